@@ -87,6 +87,8 @@ OWN_QUESTION = {
     "train.encoding.encoders": "torch or ONNX: what embeds a batch?",
     "train.encoding.inputs": "what is embedded, and what cannot be read?",
     "train.experiments.comparison": "which system leads, and by chance?",
+    "train.experiments.kinds.pretraining_speed": "how fast does pretraining run here?",
+    "train.experiments.kinds.unet": "what is a plain U-Net of equal size?",
     "train.experiments.measures": "what is measured on one system's predictions?",
     "train.experiments.plan": "what will an experiment cost?",
     "train.experiments.results": "what do all runs say together?",

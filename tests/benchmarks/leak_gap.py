@@ -44,7 +44,7 @@ from train.evaluation.statistics.bootstrap import Resampling, paired_difference,
 from train.evaluation.statistics.metrics import Array
 from train.evaluation.targets import SPLITS, Targets, read_rows, read_targets
 from train.experiments.data import Fold, fold_splits
-from train.experiments.runner import predict_fold
+from train.experiments.kinds.pretraining import predict_fold
 from train.pretrain import pretrain
 from train.pretraining.arguments import PretrainArguments
 from train.reporting.figures.plots import interval_chart
@@ -214,7 +214,7 @@ def answer_by_lumbarclip(args: LeakGapArguments, rows: Dataset, fold_of_row: Arr
             splits = fold_splits(fold_of_row, number)
             dataset = DatasetDict({split: rows.select(indices) for split, indices in splits.items()})
             processor, model = pretrain(recipe, dataset)
-            predict_fold(model, processor, Fold(number, dataset, splits["test"]), path, recipe.batch_size)
+            predict_fold(model, processor, Fold(number, dataset, splits["test"]), path, recipe)
         folds.append(read_predictions(path)[0])
     pooled, _ = pool(folds)
     scores = ranks_within_folds(pooled["probe/logistic/unprojected"], fold_of_row)

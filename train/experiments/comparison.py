@@ -13,6 +13,8 @@ import numpy as np
 from train.evaluation.statistics.bootstrap import Resampled, difference
 from train.evaluation.statistics.metrics import Floats
 
+LOWER_IS_BETTER = ("macro_hausdorff_95",)  # how such metrics begin
+
 Metrics = Mapping[str, Mapping[str, Resampled]]  # by group and name
 
 
@@ -44,13 +46,16 @@ def compare(systems: Mapping[str, Metrics], group: str, metric: str, first: str)
 
 
 def best_systems(systems: Mapping[str, Metrics], group: str, metric: str) -> list[str]:
-    """Find the system with the highest metric, or all that share it; empty if no system has it."""
+    """Find the system with the best metric, or all that share it; empty if no system has it.
+
+    The best is the highest, of distances the lowest.
+    """
     values = {
         title: metrics[group][metric].value for title, metrics in systems.items() if metric in metrics.get(group, {})
     }
     defined = {title: value for title, value in values.items() if not math.isnan(value)}
-    highest = max(defined.values(), default=math.nan)
-    return [title for title, value in defined.items() if math.isclose(value, highest, rel_tol=0, abs_tol=1e-9)]
+    best = (min if metric.startswith(LOWER_IS_BETTER) else max)(defined.values(), default=math.nan)
+    return [title for title, value in defined.items() if math.isclose(value, best, rel_tol=0, abs_tol=1e-9)]
 
 
 def two_sided_p(resampled: Floats) -> float:

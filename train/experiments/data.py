@@ -1,4 +1,4 @@
-"""The data that all runs of an experiment share: the rows, the folds, and the baselines of each fold."""
+"""The data that all runs of an experiment share: the rows and the folds."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -13,11 +13,9 @@ from data_scripts.splits import patient_folds
 from data_scripts.system.whole_files import read_json, write_json
 from train.data.loaders import open_dataset, rows_sha256
 from train.data.provenance import DataFacts
-from train.evaluation.baselines import pixel_features, why_left_out
-from train.evaluation.predict import predict_baselines, predict_majority
-from train.evaluation.predictions import Predictions, of_baselines, read_about, read_predictions, write_predictions
 from train.evaluation.statistics.metrics import Array
 from train.evaluation.targets import Targets, count_labels, missing_labels, read_rows, read_targets
+from train.experiments.kinds import kind_named
 from train.experiments.spec import ExperimentArguments
 from train.reporting.run_report import too_few_in_words
 
@@ -55,6 +53,7 @@ class ExperimentData:
     sources: Sequence[str]  # of the same rows
     leak: Mapping[str, Any] | None  # what the splits or folds share, where that was allowed
     fold_of_row: Array | None  # the cut; None for the dataset's own splits
+    asks_labels: bool = True  # whether rows without labels lack something
 
     def describe(self) -> dict[str, Any]:
         """Describe the measured rows, for `results.json`."""
@@ -68,17 +67,21 @@ class ExperimentData:
             "leak": self.leak,
             "synthetic": all(source.startswith("synthetic") for source in self.sources),
             "labels": count_labels(targets),
-            "missing_labels": missing_labels({targets.split: targets}),
+            "missing_labels": missing_labels({targets.split: targets}) if self.asks_labels else "",
         } | ({} if self.fold_of_row is None else {"folds": [fold.describe() for fold in self.folds]})
 
 
 def open_experiment_data(experiment: ExperimentArguments, show_progress: bool) -> ExperimentData:
-    """Read the dataset, check that it does not leak, and cut it into folds; warn of rows without labels.
+    """Read the dataset, check that it does not leak, and cut it into folds; warn of rows that lack something.
 
     Raises:
         ValueError: If there is no such dataset, it has too few patients, or it leaks.
     """
-    dataset = open_dataset(experiment.dataset, experiment.labels)
+    kind = kind_named(experiment.kind)
+    opened = open_dataset(experiment.dataset, experiment.labels)
+    dataset = DatasetDict({split: kind.measurable(rows) for split, rows in opened.items()})
+    if show_progress and (left_out := sum(map(len, opened.values())) - sum(map(len, dataset.values()))):
+        logger.warning("%d rows of %s cannot be measured and are left out.", left_out, experiment.dataset)
     if experiment.folds is None:
         targets = read_targets(dataset)["test"]
         folds = [Fold(0, dataset, np.arange(len(targets)))]
@@ -102,6 +105,7 @@ def open_experiment_data(experiment: ExperimentArguments, show_progress: bool) -
         sources=measured["source"][:],
         leak=facts.leak_stamp if experiment.allow_leaks else None,
         fold_of_row=fold_of_row,
+        asks_labels=kind.asks_labels,
     )
     if show_progress:
         described = data.describe()
@@ -152,25 +156,6 @@ def keep_folds(data: ExperimentData, folder: Path) -> None:
             "again with --overwrite."
         )
     write_json(path, now)
-
-
-def baselines_of(fold: Fold, names: Sequence[str], folder: Path) -> dict[str, Predictions]:
-    """Predict a fold's rows with each baseline, or read the predictions of an earlier start for the same rows.
-
-    The file of a fold in `folder` keeps the hash of the rows.
-    """
-    path, targets = folder / f"{fold.number}.parquet", read_targets(fold.dataset)
-    rows = rows_of_splits(fold) | {"labels": ", ".join(targets["test"].label_names)}  # of which there may be two views
-    found = of_baselines(read_predictions(path)[0]) if read_about(path) == rows else {}
-    lacking = set(names) - set(found)
-    if lacking and lacking - set(why_left_out(names)):
-        predictions = predict_majority(targets)
-        if set(names) - {"majority"}:
-            predictions |= predict_baselines(pixel_features(fold.dataset), targets)
-        write_predictions(path, predictions, targets["test"], fold.dataset["test"]["source"][:], rows)
-        found = of_baselines(predictions)
-    of_rows = {"row": fold.rows, "fold": np.full(len(fold.rows), fold.number)}
-    return {name: of_rows | found[name] for name in names if name in found}
 
 
 def rows_of_splits(fold: Fold) -> dict[str, str]:

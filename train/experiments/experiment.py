@@ -16,11 +16,12 @@ from tqdm.auto import tqdm
 from data_scripts.system.staging import HIDDEN_LOCK_NAME, holds_nothing
 from data_scripts.system.whole_files import read_json, write_json, write_text
 from train.evaluation.baselines import why_left_out
-from train.evaluation.predictions import PREDICTIONS, Predictions, pool, read_predictions
+from train.evaluation.predictions import PREDICTIONS, Predictions, pool
 from train.evaluation.statistics.bootstrap import Resampling
-from train.experiments.data import ExperimentData, baselines_of, keep_folds, open_experiment_data
+from train.experiments.data import ExperimentData, keep_folds, open_experiment_data
+from train.experiments.kinds import kind_named
 from train.experiments.plan import estimate_runs, plan_table
-from train.experiments.progress import in_words, progress_table, quick_metric, remaining_seconds
+from train.experiments.progress import in_words, progress_table, remaining_seconds
 from train.experiments.results import measure_experiment
 from train.experiments.runner import (
     DONE,
@@ -165,11 +166,10 @@ def show_progress(
     summaries: Mapping[str, Summary],
 ) -> None:
     """Print and keep the table of finished runs."""
-    headline = experiment.headline
+    kind, headline = kind_named(experiment.kind), experiment.headline
     done = [run for run in runs if run.run_id in summaries and summaries[run.run_id]["state"] == DONE]
-    values = {run.run_id: quick_metric(*read_predictions(folder_of(run) / PREDICTIONS), headline) for run in done}
-    metric = "macro F1" if data.targets.exclusive else "macro AUROC"
-    table = progress_table(runs, summaries, values, f"{metric}, {headline}")
+    values = {run.run_id: kind.quick_metric(folder_of(run) / PREDICTIONS, headline) for run in done}
+    table = progress_table(runs, summaries, values, kind.quick_name(headline, data.targets.exclusive))
     left = remaining_seconds(runs, summaries)
     status = f"{len(summaries)} of {len(runs)} runs have ended; left: {'unknown' if left is None else in_words(left)}."
     tqdm.write(f"\n{table}\n{status}\n")
@@ -179,7 +179,8 @@ def show_progress(
 def report(out: Path, experiment: ExperimentArguments, runs: Sequence[ExperimentRun], data: ExperimentData) -> None:
     """Measure all finished runs on the same rows, and write results and report."""
     summaries = [summary for run in runs if (summary := read_summary(run)) is not None]
-    of_folds = [baselines_of(fold, experiment.baselines, out / "baselines") for fold in data.folds]
+    kind, baseline_folder = kind_named(experiment.kind), out / "baselines"
+    of_folds = [kind.baselines_of(runs[0], fold, experiment.baselines, baseline_folder) for fold in data.folds]
     predictions, left_out = pooled_predictions(runs, len(data.folds))
     baselines: dict[str, Predictions] = {}
     for name in (name for name in experiment.baselines if all(name in of_fold for of_fold in of_folds)):
@@ -213,7 +214,7 @@ def pooled_predictions(
         of_seed = [run for run in runs if (run.title, run.seed) == (title, seed)]
         done = [run for run in of_seed if (summary := read_summary(run)) is not None and summary["state"] == DONE]
         if len(done) == num_folds:
-            of_folds = [read_predictions(folder_of(run) / PREDICTIONS)[0] for run in done]
+            of_folds = [kind_named(run.system.kind).read_predictions(folder_of(run) / PREDICTIONS)[0] for run in done]
             predictions[title][seed], lacking = pool(of_folds)
             if lacking:
                 left_out[title] = sorted({*left_out.get(title, ()), *lacking})
@@ -221,16 +222,9 @@ def pooled_predictions(
 
 
 def describe_system(run: ExperimentRun) -> dict[str, Any]:
-    """Describe the system and the towers behind a title."""
-    system, args = run.system, run.arguments
-    return {
-        "system": system.objective if system.trained else "untrained",
-        "objectives": dict(args.objectives) if system.trained else {},
-        **{name: getattr(system, name) for name in ("name", "source", "deviations")},
-        "vision": args.vision,
-        "vision_model_args": dict(args.vision_model_args),
-        **{name: getattr(args, name) for name in ("projection", "projection_dim")},
-    }
+    """Describe the system behind a title."""
+    published = {name: getattr(run.system, name) for name in ("name", "source", "deviations")}
+    return published | kind_named(run.system.kind).describe_settings(run)
 
 
 def describe(experiment: ExperimentArguments, data: ExperimentData) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 A group is one way of predicting: `probe/PROBE/FEATURES`, `decision/...`, `calibrated/...`, `grade/...`,
 `ordinal_grade/...`, `zero_shot`, `zero_shot/unseen`, `zero_shot/single_wordings/W` of each wording, `polarity`,
 `retrieval/HITS`, and `patients/mean`, `patients/attention`, where a patient is one row. Arrays of the same names are
-described in `train.evaluation.predictions`.
+described in `train.evaluation.predictions`. `segmentation`: scores of masks.
 
 Shapes: N rows, K labels.
 """
@@ -21,6 +21,8 @@ from train.evaluation.protocols.grade_classifiers import CLASSIFIERS, GROUP, gra
 from train.evaluation.protocols.grade_probe import grade_measures
 from train.evaluation.protocols.patient_level import mean_over_patients, patient_targets
 from train.evaluation.protocols.retrieval import retrieval_measures
+from train.evaluation.protocols.segmentation import GROUP as SEGMENTATION
+from train.evaluation.protocols.segmentation import scored_classes, segmentation_measures
 from train.evaluation.protocols.wordings import STATED, measures_by_wording, polarity_measures
 from train.evaluation.statistics import metrics
 from train.evaluation.statistics.bootstrap import Measure
@@ -61,6 +63,8 @@ def measures_of(
             means of all systems, which are thus compared on the same findings.
     """
     measures: Measures = {}
+    if scored_classes(predictions):
+        measures[SEGMENTATION] = segmentation_measures(predictions, targets.patient_ids)
     of_labelled, labelled = of_labelled_rows(predictions, targets)
     for group in label_groups(predictions):
         of_group = label_measures(labelled, of_labelled[group], of_labelled["fold"], unlearned.get(group, {}))

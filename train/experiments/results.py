@@ -13,6 +13,8 @@ from tqdm.auto import tqdm
 
 from train.evaluation.predictions import Predictions
 from train.evaluation.protocols.calibration import confidence_and_correctness
+from train.evaluation.protocols.segmentation import GROUP as SEGMENTATION
+from train.evaluation.protocols.segmentation import HEADLINE as MACRO_DICE
 from train.evaluation.protocols.wordings import combined_value, with_spreads
 from train.evaluation.questions import counted_questions
 from train.evaluation.statistics import metrics
@@ -36,6 +38,7 @@ ALSO_COMPARED = (
     (SINGLE, "macro_auroc_mean"),
     (SINGLE, "macro_f1_mean"),
     (POLARITY, "polarity_accuracy"),
+    *((SEGMENTATION, f"macro_hausdorff_95_{unit}") for unit in ("mm", "pixels")),
 )
 
 
@@ -125,14 +128,14 @@ def measure_experiment(
 
 
 def _headline(finished: Mapping[str, Metrics], headline: str, targets: Targets) -> tuple[str, str]:
-    """Choose the group and metric that lead the tables: of the headline probe, else of the grades, else of retrieval.
+    """Choose the group and metric that lead the tables: of the headline probe, else of masks, else of the grades, ...
 
     Raises:
         ValueError: If labels were predicted, but not by this probe.
     """
     led = f"probe/{headline}", "macro_f1" if targets.exclusive else "macro_auroc"
     probes = sorted({name for of_system in finished.values() for name in of_system if name.startswith("probe/")})
-    for group, metric in (led,) if probes else ALSO_COMPARED:
+    for group, metric in (led,) if probes else ((SEGMENTATION, MACRO_DICE), *ALSO_COMPARED):
         if any(metric in of_system.get(group, {}) for of_system in finished.values()):
             return group, metric
     found = ", ".join(name.removeprefix("probe/") for name in probes)
@@ -156,7 +159,13 @@ def _comparisons(
     Metrics of too few patients rank nothing.
     """
     comparisons = []
-    for pair in dict.fromkeys([(group, metric), *ALSO_COMPARED]):
+    of_classes = [
+        (SEGMENTATION, name)
+        for metrics_of_system in systems.values()
+        for name in metrics_of_system.get(SEGMENTATION, {})
+        if name.startswith("dice/")
+    ]
+    for pair in dict.fromkeys([(group, metric), *of_classes, *ALSO_COMPARED]):
         best = best_systems(systems, *pair)
         if not best or _is_certain(systems[best[0]][pair[0]], pair[1]):
             continue
@@ -262,7 +271,7 @@ def _cost(title: str, summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     runs = [summary for summary in summaries if summary["system"] == title]
     done = [summary for summary in runs if summary["state"] == DONE]
     means = {}
-    for name in ("updates", "pairs_seen", "seconds", "pairs_per_second"):
+    for name in ("updates", "pairs_seen", "seconds", "pairs_per_second", "num_parameters"):
         values = [summary[name] for summary in done if summary.get(name) is not None]
         means[name] = float(np.mean(values)) if values else None
     return {"num_runs": len(runs), "num_finished": len(done), **means}

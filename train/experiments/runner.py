@@ -1,6 +1,6 @@
 """One run of an experiment: train, predict the test rows, and record how it ended.
 
-A run's folder is that of any pretraining; `predictions.parquet` and then `summary.json` mark it as finished.
+A run's folder is that of any training; `predictions.parquet` and then `summary.json` mark it as finished.
 """
 
 import gc
@@ -15,31 +15,21 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from data_scripts.system.disk_errors import is_disk_full
 from data_scripts.system.whole_files import read_json, write_json, write_text
-from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
 from train.checkpoints.checkpoint import CHECKPOINT
-from train.data.batch_sampler import TrainingSet
-from train.data.provenance import anatomy_of
-from train.evaluation.predict import encode, predict
-from train.evaluation.predictions import PREDICTIONS, write_predictions
-from train.evaluation.targets import read_targets
+from train.evaluation.predictions import PREDICTIONS
 from train.experiments.data import Fold, rows_of_splits
+from train.experiments.kinds import kind_named
 from train.experiments.spec import ExperimentRun
-from train.pretrain import pretrain
-from train.pretraining.arguments import PretrainArguments
-from train.pretraining.initial_model import build_model
 from train.training.history import read_history, training_seconds
 from train.training.run_folder import (
     RUN,
     changed_settings,
-    check_output,
     delete_run,
     describe_run,
-    make_output,
     read_run,
 )
 
@@ -64,14 +54,15 @@ def do_run(run: ExperimentRun, fold: Fold, accelerator: Accelerator, keep_checkp
     if accelerator.is_main_process and not (folder / RUN).exists():
         shutil.rmtree(folder, ignore_errors=True)  # killed before it began
     accelerator.wait_for_everyone()
-    state, reason, trace, predicting = DONE, None, "", 0.0
+    state, reason, trace, predicting, about = DONE, None, "", 0.0, {}
+    kind = kind_named(run.system.kind)
     try:
-        processor, model = learned_model(run, fold, accelerator)
+        learned = kind.learn(run, fold, accelerator)
         if accelerator.is_main_process:
             started = time.perf_counter()
-            predict_fold(model, processor, fold, folder / PREDICTIONS, run.arguments)
+            about = kind.predict(learned, run, fold, folder / PREDICTIONS)
             predicting = time.perf_counter() - started
-        del processor, model
+        del learned
     except FloatingPointError as error:
         state, reason = DIVERGED, str(error)
     except Exception as error:  # whatever stops one run, the others should run
@@ -79,7 +70,7 @@ def do_run(run: ExperimentRun, fold: Fold, accelerator: Accelerator, keep_checkp
             raise
         state, reason, trace = FAILED, f"{type(error).__name__}: {error}", traceback.format_exc()
     if accelerator.is_main_process:
-        summary = summarise(run, accelerator, state, reason) | {"predicting_seconds": predicting}
+        summary = summarise(run, accelerator, state, reason) | {"predicting_seconds": predicting, **about}
         folder.mkdir(parents=True, exist_ok=True)
         if state != DONE:
             said = f"{run.run_id} {state}: {' '.join(str(reason).split())[:MAX_REASON]}"
@@ -97,33 +88,6 @@ def do_run(run: ExperimentRun, fold: Fold, accelerator: Accelerator, keep_checkp
     written = read_summary(run)
     assert written is not None
     return written
-
-
-def predict_fold(
-    model: LumbarCLIPModel, processor: LumbarCLIPProcessor, fold: Fold, path: Path, args: PretrainArguments
-) -> None:
-    """Predict the test rows of a fold by every protocol, and write the predictions."""
-    targets = read_targets(fold.dataset)
-    encoded = encode(model, processor, fold.dataset, targets, batch_size=args.batch_size)
-    predictions = predict(encoded, targets, fold.rows, fold.number, TrainingSet.of(vars(args)))
-    write_predictions(path, predictions, targets["test"], fold.dataset["test"]["source"][:])
-
-
-def learned_model(
-    run: ExperimentRun, fold: Fold, accelerator: Accelerator
-) -> tuple[LumbarCLIPProcessor, LumbarCLIPModel]:
-    """Train the model of a run, or build it as its seed initialises it if the system is not trained."""
-    if run.system.trained:
-        return pretrain(run.arguments, fold.dataset)
-    folder = folder_of(run)
-    identity = describe_run(run.arguments, accelerator, rows_of_splits(fold))
-    check_output(folder, identity, run.arguments)
-    set_seed(run.seed)
-    anatomy = anatomy_of(run.arguments.dataset, fold.dataset)
-    processor, model = build_model(run.arguments, fold.dataset["train"], anatomy)
-    make_output(folder, identity, run.arguments, accelerator)
-    model.to(accelerator.device)
-    return processor, model.eval()
 
 
 def summarise(run: ExperimentRun, accelerator: Accelerator, state: str, reason: str | None) -> Summary:

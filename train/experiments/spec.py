@@ -15,10 +15,17 @@ from data_scripts.system.command_line import JsonMapping, check_choices, is_sett
 from train.experiments.systems import SYSTEMS, System
 from train.pretraining.arguments import PretrainArguments
 from train.reporting.run_report import SYSTEM_NAMES
+from train.segmentation.arguments import FinetuneSegmentationArguments
+from train.training.arguments import TrainingArguments
 
 # Those of `train.evaluation.baselines` that need no model; the untrained tower is a system.
-Baseline = Literal["majority", "pixel_pca", "hog", "texture", "imagenet", "no_pixels", "none"]
-BASELINES = tuple(name for name in get_args(Baseline) if name != "none")
+Baseline = Literal["majority", "pixel_pca", "hog", "texture", "imagenet", "no_pixels", "resolution_limit", "none"]
+OF_MASKS = ("resolution_limit",)
+BASELINES = tuple(name for name in get_args(Baseline) if name not in (*OF_MASKS, "none"))  # of labels and grades
+ARGUMENTS: Mapping[str, type[TrainingArguments]] = {
+    "pretraining": PretrainArguments,
+    "segmentation": FinetuneSegmentationArguments,
+}
 # Corrections of class imbalance are fitted only to the unprojected features.
 Headline = Literal[
     "paper/unprojected",
@@ -30,6 +37,8 @@ Headline = Literal[
     "paper_balanced/unprojected",
     "paper_logit_adjusted/unprojected",
 ]
+RUN_OF = "pid_run"  # the setting that names another run: in an experiment, the title of another system
+DEFAULT_HEADLINE = "logistic/unprojected"
 RUNS = "runs"
 # An experiment sets these once for all of its runs.
 SAID_BY_THE_EXPERIMENT = {
@@ -62,7 +71,9 @@ class ExperimentArguments:
     folds: int | None = setting(
         None, "Folds of the patients, at least 3, each the test split once; none: the dataset's own splits."
     )
-    settings: JsonMapping = setting(JsonMapping(), "Settings of train/pretrain.py that all runs share.")
+    settings: JsonMapping = setting(
+        JsonMapping(), "Settings of train/pretrain.py, or of train/finetune_segmentation.py, that all runs share."
+    )
     systems: JsonMapping = setting(
         JsonMapping(), 'Title of each system, and {"system": NAME} with its own settings, which override the shared.'
     )
@@ -71,8 +82,12 @@ class ExperimentArguments:
     )
     epochs: int | None = setting(None, "Passes over the training pairs; replaces the setting of the file.")
     max_updates: int | None = setting(None, "Stop each run after this many updates; replaces the setting of the file.")
-    baselines: list[Baseline] = setting(list(BASELINES), "Baselines to probe in addition to the systems.")
-    headline: Headline = setting("logistic/unprojected", "Probe and features that lead the tables, as PROBE/FEATURES.")
+    baselines: list[Baseline] = setting(
+        [], "Baselines to measure in addition to the systems; empty: all of their kind; none: none."
+    )
+    headline: Headline = setting(
+        DEFAULT_HEADLINE, "Probe and features that lead the tables, as PROBE/FEATURES; of masks, macro Dice leads."
+    )
     reference: str = setting(
         "", "Title that the other systems are subtracted from; empty: the first LumbarCLIP, or the first of all."
     )
@@ -95,12 +110,30 @@ class ExperimentArguments:
             raise ValueError(f"folds must be at least 3 (training, validation, test), or left out; got {self.folds}.")
         if self.num_resamples < 1:
             raise ValueError(f"num_resamples must be at least 1; got {self.num_resamples}.")
-        self.baselines = [name for name in self.baselines if name != "none"]
-        names = {name.lower() for baseline in BASELINES for name in (baseline, SYSTEM_NAMES[baseline])}
+        of_kind = list(OF_MASKS if self.kind == "segmentation" else BASELINES)
+        if others := [name for name in self.baselines if name not in (*of_kind, "none")]:
+            raise ValueError(f"baselines: {', '.join(others)} cannot be measured here; choose of {', '.join(of_kind)}.")
+        self.baselines = [name for name in self.baselines or of_kind if name != "none"]
+        if self.kind == "segmentation" and self.headline != DEFAULT_HEADLINE:
+            raise ValueError(f"headline {self.headline} is a probe; segmentation is led by macro Dice: leave it out.")
+        names = {name.lower() for baseline in (*BASELINES, *OF_MASKS) for name in (baseline, SYSTEM_NAMES[baseline])}
         if taken := [title for title in self.systems if title.lower() in names]:
             raise ValueError(f"systems: {', '.join(taken)} is the name of a baseline in the report; rename the system.")
         if self.reference:
             _check_known("reference", self.reference, self.systems)
+
+    @property
+    def kind(self) -> str:
+        """What the systems are: `pretraining` or `segmentation`.
+
+        Raises:
+            ValueError: If they are not of one kind.
+        """
+        kinds = {title: _system_of(f"systems: {title!r}", entry).kind for title, entry in self.systems.items()}
+        if len(set(kinds.values())) > 1:
+            each = ", ".join(f"{title} ({kind})" for title, kind in kinds.items())
+            raise ValueError(f"systems: {each} cannot be measured together: give each kind an experiment of its own.")
+        return next(iter(kinds.values()))
 
 
 @dataclass(frozen=True)
@@ -112,7 +145,7 @@ class ExperimentRun:
     system: System
     seed: int  # of weights, order and choices
     fold: int | None  # the fold it is measured on; None for the dataset's own splits
-    arguments: PretrainArguments  # settings of its pretraining
+    arguments: Any  # settings of its training, of the class in `ARGUMENTS`
 
 
 def default_folder(words: Iterable[str]) -> str:
@@ -165,17 +198,22 @@ def slug(title: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", title.lower()).strip("-")
 
 
-def _plan_run(experiment: ExperimentArguments, title: str, entry: Any, seed: int, fold: int | None) -> ExperimentRun:
-    where = f"systems: {title!r}"
+def _system_of(where: str, entry: Any) -> System:
     if not isinstance(entry, Mapping) or "system" not in entry:
         raise ValueError(f"{where} must be a mapping with `system`, one of {', '.join(SYSTEMS)}; got {entry!r}.")
     _check_known(f"{where} names the system", entry["system"], SYSTEMS)
-    system = SYSTEMS[entry["system"]]
+    return SYSTEMS[entry["system"]]
+
+
+def _plan_run(experiment: ExperimentArguments, title: str, entry: Any, seed: int, fold: int | None) -> ExperimentRun:
+    where = f"systems: {title!r}"
+    system = _system_of(where, entry)
+    known = ARGUMENTS[system.kind]
     own = {name: value for name, value in entry.items() if name != "system"}
     for place, given in (("settings", experiment.settings), (where, own), ("overrides", experiment.overrides)):
-        _check_settings(place, given)
+        _check_settings(place, given, known)
 
-    run_id = slug(title) + f"-seed{seed}" + ("" if fold is None else f"-fold{fold}")
+    run_id = run_name(title, seed, fold)
     given_budget = {"epochs": experiment.epochs, "max_updates": experiment.max_updates}
     budget = {name: value for name, value in given_budget.items() if value is not None}
     of_experiment = {
@@ -185,16 +223,21 @@ def _plan_run(experiment: ExperimentArguments, title: str, entry: Any, seed: int
         "output_dir": str(Path(experiment.out) / RUNS / run_id),
         "seed": seed,
         "resume": True,
-        "evaluate": False,
-        "baselines": False,
     }
+    if system.kind == "pretraining":
+        of_experiment |= {"evaluate": False, "baselines": False}
     merged = {**experiment.settings, **system.settings, **own, **experiment.overrides, **budget, **of_experiment}
-    merged.setdefault("objectives", system.objective)
+    if system.kind == "pretraining":
+        merged.setdefault("objectives", system.objective)
+    if other := merged.get(RUN_OF):
+        merged[RUN_OF] = str(
+            Path(experiment.out) / RUNS / run_name(_earlier(where, title, other, experiment), seed, fold)
+        )
     try:  # through the parser of the command line, because YAML 1.1 reads 1e-4 as a string
-        arguments = parse_arguments(PretrainArguments, [], defaults=merged)
+        arguments = parse_arguments(known, [], defaults=merged)
     except (ValueError, TypeError, ArgumentError) as error:
         raise ValueError(f"{where} cannot be run: {error}") from error
-    if system.trained and system.objective not in arguments.objectives:
+    if system.kind == "pretraining" and system.trained and system.objective not in arguments.objectives:
         raise ValueError(
             f"{where} is {system.name}, but sets the objectives {', '.join(arguments.objectives)}: leave them out, add "
             f"{system.objective}, or name the system that has them."
@@ -202,13 +245,34 @@ def _plan_run(experiment: ExperimentArguments, title: str, entry: Any, seed: int
     return ExperimentRun(run_id, title, system, seed, fold, arguments)
 
 
-def _check_settings(where: str, given: Mapping[str, Any]) -> None:
+def run_name(title: str, seed: int, fold: int | None) -> str:
+    """Name the folder of a run.
+
+    Example:
+        >>> run_name("U-Net", 0, 2)
+        'u-net-seed0-fold2'
+    """
+    return slug(title) + f"-seed{seed}" + ("" if fold is None else f"-fold{fold}")
+
+
+def _earlier(where: str, title: str, other: str, experiment: ExperimentArguments) -> str:
+    """Check that a system whose run another one reads is done before it."""
+    before = list(experiment.systems)[: list(experiment.systems).index(title)]
+    if other not in before:
+        raise ValueError(
+            f"{where} sets {RUN_OF} to {other!r}: name a system listed above it, whose run of the same seed and fold "
+            f"it reads ({', '.join(before) or 'there is none'})."
+        )
+    return other
+
+
+def _check_settings(where: str, given: Mapping[str, Any], known: type[TrainingArguments]) -> None:
     for name in given:
         if name in SAID_BY_THE_EXPERIMENT:
             raise ValueError(
                 f"{where} sets {name!r}, which an experiment sets once for all runs: {SAID_BY_THE_EXPERIMENT[name]}."
             )
-        _check_known(f"{where} sets", name, [item.name for item in fields(PretrainArguments)])
+        _check_known(f"{where} sets", name, [item.name for item in fields(known)])
 
 
 def _check_known(where: str, name: str, known: Iterable[str]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class System:
-    """A way of pretraining, as settings of `PretrainArguments`."""
+    """A way of training, as settings of its kind: `PretrainArguments`, `FinetuneSegmentationArguments`."""
 
     name: str  # as in the literature
     objective: str = "lumbarclip"  # which an experiment may combine with others
@@ -16,6 +16,7 @@ class System:
     source: str = ""  # where it was published
     deviations: str = ""  # from the publication, other than towers, data and budget
     trained: bool = True  # False for the reference that is measured untrained
+    kind: str = "pretraining"  # or segmentation: what is trained, and how it is measured (`kinds`)
 
 
 # The paper trains the baselines on only the original reports: no rephrasings, each pair once in an epoch.
@@ -86,4 +87,12 @@ SYSTEMS: Mapping[str, System] = {
         deviations="Reference: the vision tower learns the grades themselves, with the same budget and no texts.",
     ),
     "untrained": System("Untrained", deviations="Reference: the model as its seed initialises it.", trained=False),
+    "segmentation": System("LumbarCLIP, segmentation", "segmentation", kind="segmentation"),
+    "unet": System(
+        "U-Net",
+        "unet",
+        source="Ronneberger et al. 2015, in MONAI with residual units",
+        deviations="As wide as has about as many parameters as the vision tower and decoder of the same settings.",
+        kind="segmentation",
+    ),
 }

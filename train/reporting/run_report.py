@@ -29,6 +29,7 @@ SYSTEM_NAMES = {
     "texture": "texture, boosted trees",
     "imagenet": "ImageNet tower",
     "no_pixels": "no pixels",
+    "resolution_limit": "limit of the resolution",
 }
 # Columns of the tables that compare systems; those missing from a dataset are left out.
 GRADE_KAPPAS = ("grade_quadratic_kappa", "ordinal_grade_quadratic_kappa")

@@ -97,7 +97,7 @@ def undefined_notes(groups: Iterable[Mapping[str, Entry]]) -> list[Markdown]:
     ]
 
 
-ABBREVIATIONS = {"auroc": "AUROC", "brier": "Brier", "f1": "F1"}
+ABBREVIATIONS = {"auroc": "AUROC", "brier": "Brier", "dice": "Dice", "f1": "F1", "iou": "IoU"}
 
 
 def readable(metric: str) -> str:

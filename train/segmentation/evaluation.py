@@ -16,6 +16,7 @@ from transformers.modeling_outputs import SemanticSegmenterOutput
 
 from data_scripts.records import PSEUDO_MASK
 from data_scripts.system.whole_files import write_json, write_text
+from modeling_lumbarclip.geometry_lumbarclip import padding
 from train.checkpoints.onnx_export import weights_sha256
 from train.data.provenance import DataFacts
 from train.evaluation import METRICS
@@ -60,14 +61,8 @@ def evaluate_segmentation(
     limit = score_limit(processor, data, "test")
     patients, sources = (np.asarray(rows[name][:]) for name in ("patient_id", "source"))
     resampling = Resampling(args.num_resamples, args.seed)
-    limit_measures = {
-        name: measure
-        for name, measure in segmentation_measures(limit, patients).items()
-        if name.removeprefix("macro_").startswith(("dice", "iou", "image_dice"))
-    }
     entries, limits = (
-        as_entries(estimates_of(measures, resampling))
-        for measures in (segmentation_measures(scores, patients), limit_measures)
+        as_entries(estimates_of(segmentation_measures(of_rows, patients), resampling)) for of_rows in (scores, limit)
     )
     history = read_history(output_dir)
     losses = [line["validation_loss"] for line in history if "validation_loss" in line]
@@ -122,30 +117,37 @@ def count_pseudo_masks(rows: Dataset) -> int:
 
 def score_split(model: nn.Module, processor: Any, data: "SegmentationData", split: str, batch_size: int) -> Predictions:
     """Predict the rows of a split, and score them."""
-    predicted = predict_masks(model, processor, data.rows[split], batch_size)
-    return _score(predicted, data, split, distances=True)
+    predicted = predict_masks(model, processor, data.rows[split], batch_size, data.annotated[split])
+    return _score(predicted, data, split)
 
 
 def score_limit(processor: Any, data: "SegmentationData", split: str) -> Predictions:
-    """Score the true masks, scaled to the model's size and back: what its resolution allows. Without distances."""
-    image_processor = getattr(processor, "image_processor", processor)
+    """Score the true masks, scaled to the model's size and back: what its resolution allows.
+
+    Each class is scaled on its own, smoothly as an image is, since a model's logits may lie between classes, too.
+    """
+    images = getattr(processor, "image_processor", processor)
 
     def scaled() -> Iterator[Array]:
         for row in range(len(data.rows[split])):
-            truth = data.mask(split, row)
-            labels = image_processor.process_masks([truth])  # (1, S, S)
-            labels = torch.where(labels == IGNORED, 0, labels)
-            logits = nn.functional.one_hot(labels, len(data.class_names)).movedim(-1, 1).float()
-            yield from _on_original_grid(processor, logits, [truth.shape])
+            truth = torch.from_numpy(data.mask(split, row)).long()
+            of_classes = nn.functional.one_hot(truth.masked_fill(truth == IGNORED, 0), len(data.class_names))
+            shown = of_classes.movedim(-1, 0)[None].float()  # (1, K, H, W)
+            if images.do_pad_to_square:
+                shown = nn.functional.pad(shown, padding(shown))
+            if images.do_resize:
+                size = (images.size["height"], images.size["width"])
+                shown = nn.functional.interpolate(shown, size=size, mode="bilinear", antialias=True)
+            yield from _on_original_grid(processor, shown, [tuple(truth.shape)])
 
-    return _score(scaled(), data, split, distances=False)
+    return _score(scaled(), data, split)
 
 
-def _score(predicted: Iterator[Array], data: "SegmentationData", split: str, distances: bool) -> Predictions:
+def _score(predicted: Iterator[Array], data: "SegmentationData", split: str) -> Predictions:
     rows = data.rows[split]
     pairs = ((data.mask(split, row), mask) for row, mask in zip(range(len(rows)), predicted, strict=True))
     annotated = np.asarray(data.annotated[split], dtype=bool)
-    return score_masks(pairs, annotated, data.class_names, rows["pixel_spacing_mm"][:], volumes_of(rows), distances)
+    return score_masks(pairs, annotated, data.class_names, rows["pixel_spacing_mm"][:], volumes_of(rows))
 
 
 def volumes_of(rows: Dataset) -> list[str]:
@@ -158,8 +160,13 @@ def volumes_of(rows: Dataset) -> list[str]:
 
 
 @torch.inference_mode()
-def predict_masks(model: nn.Module, processor: Any, rows: Dataset, batch_size: int) -> Iterator[Array]:
-    """Predict the mask of each row, (H, W) uint8 on the grid of its image."""
+def predict_masks(
+    model: nn.Module, processor: Any, rows: Dataset, batch_size: int, annotated: torch.Tensor
+) -> Iterator[Array]:
+    """Predict the mask of each row, (H, W) uint8 on the grid of its image.
+
+    Only `annotated` classes, (N, K), are asked: a sacrum is no error where a source leaves it in the background.
+    """
     model.eval()
     device = next(model.parameters()).device
     image_processor = getattr(processor, "image_processor", processor)
@@ -167,6 +174,8 @@ def predict_masks(model: nn.Module, processor: Any, rows: Dataset, batch_size: i
         images = rows[start : start + batch_size]["image"]
         pixels = image_processor(images=images, return_tensors="pt")["pixel_values"].to(device)
         logits = model(pixel_values=pixels).logits.float().cpu()
+        asked = annotated[start : start + batch_size, :, None, None]
+        logits = logits.masked_fill(~asked, logits.min() - 1)  # not -inf, which interpolates to NaN
         yield from _on_original_grid(processor, logits, [image.size[::-1] for image in images])
 
 
@@ -215,9 +224,12 @@ def draw_cases(
     others = [("median", row) for row in order[middle : middle + MEDIAN]] + [("best", row) for row in order[-BEST:]]
     taken = {int(row) for _, row in worst}
     chosen = worst + [(name, row) for name, row in others if int(row) not in taken]
-    rows = data.rows["test"].select([row for _, row in chosen])
+    index = [int(row) for _, row in chosen]
+    rows, annotated = data.rows["test"].select(index), data.annotated["test"][index]
     cases = []
-    for (name, row), of_row, mask in zip(chosen, rows, predict_masks(model, processor, rows, batch_size), strict=True):
+    for (name, row), of_row, mask in zip(
+        chosen, rows, predict_masks(model, processor, rows, batch_size, annotated), strict=True
+    ):
         truth = data.mask("test", int(row))
         title = f"{name}: Dice {image_dice[row]:.3f}\n{patients[row]}"
         cases.append(Case(title, np.asarray(of_row["image"].convert("L")), truth, mask))

@@ -16,7 +16,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from train.checkpoints.checkpoint import CHECKPOINT, STATES, save_checkpoint
+from train.checkpoints.checkpoint import CHECKPOINT, STATES
 from train.checkpoints.golden_outputs import golden_images, golden_texts, processed, run_model
 from train.training.adapters import ADAPTER, merge_adapters, save_adapters
 from train.training.arguments import TrainingArguments
@@ -41,7 +41,7 @@ def write_result(
     if writes:
         if calibrated:
             task.calibrate(final)
-        save_checkpoint(final, task.processor, output_dir / CHECKPOINT)
+        task.save(final, output_dir / CHECKPOINT)
     return final
 
 

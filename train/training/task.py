@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import BaseImageProcessor, PreTrainedModel, ProcessorMixin
 
+from train.checkpoints.checkpoint import save_checkpoint
 from train.data.batch_sampler import EpochAndRow, EpochBatches
 from train.training.arguments import TrainingArguments
 from train.training.optimization import build_optimizer
@@ -70,6 +71,10 @@ class Task(ABC):
     @abstractmethod
     def model_in(self, trained: nn.Module) -> PreTrainedModel:
         """Return the part of the trained module that is published."""
+
+    def save(self, model: PreTrainedModel, folder: Path) -> None:
+        """Save the model and its processor, complete or not at all; `load` reads them."""
+        save_checkpoint(model, self.processor, folder)
 
     @abstractmethod
     def load(self, checkpoint: Path) -> PreTrainedModel:

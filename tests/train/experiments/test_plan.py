@@ -10,7 +10,8 @@ from tests.train.experiments.experiment_settings import experiment_settings
 from train.experiments import plan
 from train.experiments.data import open_experiment_data
 from train.experiments.experiment import PLAN, run_experiment
-from train.experiments.plan import estimate_runs, pairs_per_second, plan_table
+from train.experiments.kinds.pretraining_speed import pairs_per_second
+from train.experiments.plan import estimate_runs, plan_table
 from train.experiments.spec import ExperimentArguments, plan_runs
 from train.objectives import ModelWithObjective
 from train.pretrain import pretrain

@@ -8,8 +8,8 @@ import pytest
 from accelerate import Accelerator
 
 from tests.train.experiments.experiment_settings import experiment_settings
-from train.experiments import runner
 from train.experiments.data import open_experiment_data
+from train.experiments.kinds.pretraining import Pretraining
 from train.experiments.runner import do_run, forget, read_summary
 from train.experiments.spec import ExperimentArguments, plan_runs
 from train.training import loop
@@ -44,7 +44,7 @@ def test_a_failed_predicting_is_tried_again_without_training_again(tiny_dataset_
     def fail(*args, **kwargs):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(runner, "predict_fold", fail)
+    monkeypatch.setattr(Pretraining, "predict", fail)
     summary = do_run(run, fold, Accelerator(), keep_checkpoint=False)
     assert (summary["state"], summary["reason"]) == ("failed", "RuntimeError: out of memory")
     assert (folder / "checkpoint").exists()
@@ -53,7 +53,7 @@ def test_a_failed_predicting_is_tried_again_without_training_again(tiny_dataset_
 
     forget(run)
     assert read_summary(run) is None and not (folder / "predictions.parquet").exists()
-    monkeypatch.setattr(runner, "predict_fold", lambda *args: None)
+    monkeypatch.setattr(Pretraining, "predict", lambda *args: {})
     monkeypatch.setattr(loop, "Training", fail)
     assert do_run(run, fold, Accelerator(), keep_checkpoint=False)["state"] == "done"
     assert json.loads((folder / "run.json").read_text())["date"] == trained

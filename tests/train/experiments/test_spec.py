@@ -15,6 +15,8 @@ from train.experiments.spec import BASELINES, ExperimentArguments, Headline, def
 from train.experiments.systems import SYSTEMS
 from train.pretraining import arguments
 from train.pretraining.arguments import PretrainArguments
+from train.segmentation import arguments as segmentation_arguments
+from train.segmentation.arguments import FinetuneSegmentationArguments
 
 EXPERIMENTS = sorted((Path(__file__).parents[3] / "train" / "configs" / "experiments").glob("*.yaml"))
 
@@ -136,7 +138,7 @@ def test_a_experiment_without_a_file_needs_a_folder():
     assert read_experiment([*words, "--out", "s"]).out == "s"
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("name", [name for name, system in SYSTEMS.items() if system.kind == "pretraining"])
 def test_systems_are_settings_of_pretraining(name):
     """The paper trains baselines on only the original reports, so that only LumbarCLIP sees augmented ones."""
     experiment = ExperimentArguments(**experiment_settings("d", "s", systems={"A": {"system": name}}))
@@ -150,7 +152,8 @@ def test_systems_are_settings_of_pretraining(name):
 @pytest.fixture
 def without_packages(monkeypatch):
     """A configuration may start from a packaged tower; whether its package is installed is not asked here."""
-    monkeypatch.setattr(arguments, "describe_packaged", lambda _: [])
+    for module in (arguments, segmentation_arguments):
+        monkeypatch.setattr(module, "describe_packaged", lambda _: [])
 
 
 @pytest.mark.usefixtures("without_packages")
@@ -217,3 +220,54 @@ def test_the_experiment_of_discs_holds_the_published_targets_as_well():
         False,
         None,
     )
+
+
+SEGMENTATION = {"Ours": {"system": "segmentation"}, "U-Net": {"system": "unet"}}
+
+
+def segmentation_experiment(**changed):
+    settings = {"vision": "resnet10t", "pretrained": False, "cross_attention": "none", "image_size": 64}
+    return ExperimentArguments(
+        **{"dataset": "d", "out": "s", "settings": settings, "systems": SEGMENTATION, "folds": 3, **changed}
+    )
+
+
+def test_an_experiment_of_masks_has_settings_and_baselines_of_its_own():
+    experiment = segmentation_experiment()
+    assert experiment.baselines == ["resolution_limit"]
+    runs = plan_runs(experiment)
+    assert [run.run_id for run in runs[:2]] == ["ours-seed0-fold0", "u-net-seed0-fold0"]
+    assert all(type(run.arguments) is FinetuneSegmentationArguments and run.arguments.resume for run in runs)
+    assert runs[0].arguments.image_size == 64
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            {"systems": {**SEGMENTATION, "CLIP": {"system": "clip"}}},
+            r"CLIP \(pretraining\) cannot be measured together",
+        ),
+        ({"headline": "paper/unprojected"}, "headline paper/unprojected is a probe; segmentation is led by macro Dice"),
+        ({"baselines": ["hog"]}, "baselines: hog cannot be measured here; choose of resolution_limit"),
+        ({"settings": {"projection_dim": 8}}, "settings sets 'projection_dim', which is not known"),
+        ({"systems": {"resolution_limit": {"system": "unet"}}}, "is the name of a baseline"),
+        (
+            {"systems": {"A": {"system": "segmentation", "pid_run": "B"}}},
+            "sets pid_run to 'B': name a system listed above",
+        ),
+    ],
+)
+def test_settings_that_do_not_fit_masks_are_named(changed, message):
+    with pytest.raises(ValueError, match=message):
+        plan_runs(segmentation_experiment(**changed))
+
+
+def test_a_system_may_read_the_run_of_another_of_its_seed_and_fold():
+    systems = {
+        "PID": {"system": "segmentation", "loss": "pid_tversky"},
+        "Average": {"system": "segmentation", "loss": "tversky", "pid_run": "PID"},
+    }
+    runs = plan_runs(segmentation_experiment(systems=systems, seeds=[0, 4]))
+    assert runs[-1].arguments.pid_run == "s/runs/pid-seed4-fold2"
+    assert runs[-2].arguments.pid_run == ""

@@ -84,7 +84,6 @@ def score_masks(
     class_names: Sequence[str],
     pixel_spacings_mm: Sequence[float | None],
     volumes: Sequence[str],
-    distances: bool = True,
 ) -> Predictions:
     """Score predicted masks image by image.
 
@@ -94,7 +93,6 @@ def score_masks(
         class_names: Background first.
         pixel_spacings_mm: Of each stored image; None where unknown.
         volumes: Of each image; images of one volume are slices of one series.
-        distances: Whether to measure outlines, which takes most of the time.
 
     Raises:
         ValueError: If two masks differ in size, or hold values that are no class.
@@ -105,7 +103,7 @@ def score_masks(
         known = annotated[row]
         for name, of_classes in zip(COUNTS, overlap_counts(truth, predicted, len(class_names)), strict=True):
             counts[name][row, known] = of_classes[known]
-        for k in np.flatnonzero(known[1:]) + 1 if distances else ():
+        for k in np.flatnonzero(known[1:]) + 1:
             found = outline_distances(truth == k, (predicted == k) & (truth != IGNORED))
             for name, distance in zip(DISTANCES, found, strict=True):
                 counts[name][row, k] = distance

@@ -85,6 +85,7 @@ def experiment_report(results: Mapping[str, Any], drawn: Collection[str]) -> str
         "headline_table": tables.headline_table(results),
         "heads_table": tables.heads_table(results),
         "findings_table": tables.findings_table(results),
+        "masks_tables": tables.masks_tables(results),
         "probes_table": tables.probes_table(results),
         "imbalance_tables": tables.imbalance_tables(results),
         "zero_shot_table": tables.zero_shot_table(results),
@@ -111,12 +112,14 @@ def experiment_summary(results: Mapping[str, Any]) -> list[Markdown]:
     headline, seeds = results["headline"], len(results["experiment"]["seeds"])
     lines = [_lead_in_words(results), _best_baseline_in_words(results)]
     others = [e for e in results["comparisons"] if e["to"] == "best" and e["metric"] != headline["metric"]]
-    highest = [
-        f"{tables.metric_name(e['metric'], e['group'])}: {escape_markdown(e['first'])}, "
-        f"{format_entry(tables.metric_of(results['systems'][e['first']], e['group'], e['metric']))}"
-        for e in others
-    ]
-    lines.append(f"Highest {'; '.join(highest)}." if highest else "")
+    for word, is_distance in (("Highest", False), ("Lowest", True)):
+        extreme = [
+            f"{tables.metric_name(e['metric'], e['group'])}: {escape_markdown(e['first'])}, "
+            f"{format_entry(tables.metric_of(results['systems'][e['first']], e['group'], e['metric']))}"
+            for e in others
+            if e["metric"].startswith("macro_hausdorff_95") == is_distance
+        ]
+        lines.append(f"{word} {'; '.join(extreme)}." if extreme else "")
     badly = sum(run["state"] != "done" for run in results["runs"])
     missing = f"{badly} of {len(results['runs'])} runs did not finish; a table at the end says why. " if badly else ""
     one_seed = "One seed: another training run may order the systems otherwise." if seeds == 1 else ""

@@ -12,6 +12,8 @@ from train.reporting.tables import Entry, format_entry, readable, reasons_once
 HEADLINE_COLUMNS = (
     *("macro_auroc", "macro_average_precision", "accuracy", "macro_f1", "balanced_accuracy", "minority_recall"),
     *("auroc", "expected_calibration_error"),
+    *("macro_iou", "macro_image_dice", "macro_hausdorff_95_mm", "macro_hausdorff_95_pixels"),
+    *("macro_surface_distance_mm", "macro_surface_distance_pixels", "macro_missed"),
 )
 METRIC_NAMES = {
     "quadratic_kappa": "quadratic kappa of the grade",
@@ -20,6 +22,12 @@ METRIC_NAMES = {
     "macro_auroc_mean": "zero-shot macro AUROC of one unseen wording",
     "macro_f1_mean": "zero-shot macro F1 of one unseen wording",
     "polarity_accuracy": "polarity accuracy",
+    "macro_image_dice": "macro Dice, mean over images",
+    "macro_hausdorff_95_mm": "95 % Hausdorff, mm",
+    "macro_hausdorff_95_pixels": "95 % Hausdorff, pixels",
+    "macro_surface_distance_mm": "surface distance, mm",
+    "macro_surface_distance_pixels": "surface distance, pixels",
+    "macro_missed": "images that miss a class",
 }
 # Corrections of class imbalance: heading of a column, and the group of metrics behind it.
 IMBALANCE_CORRECTIONS = {
@@ -188,6 +196,20 @@ def findings_table(results: Mapping[str, Any]) -> str:
     return markdown_table(header, rows) if rows else ""
 
 
+def masks_tables(results: Mapping[str, Any]) -> dict[str, str]:
+    """Compare systems class by class, by what they segment."""
+    systems, tables = everything(results), {}
+    for metric in ("dice", "hausdorff_95_mm", "hausdorff_95_pixels"):
+        found = {name for system in systems.values() for name in system["metrics"].get("segmentation", {})}
+        columns = {
+            ("segmentation", name): name.partition("/")[2] for name in sorted(found) if name.startswith(f"{metric}/")
+        }
+        if columns:
+            words = METRIC_NAMES.get(f"macro_{metric}", readable(metric))
+            tables[words] = markdown_table(["system", *columns.values()], _rows(systems, columns))
+    return tables
+
+
 def probes_table(results: Mapping[str, Any]) -> str:
     """Compare the headline metric by every probe on every space of features."""
     systems, metric, columns = everything(results), results["headline"]["metric"], {}
@@ -332,15 +354,17 @@ def format_mean(entry: Mapping[str, Any] | None, num_folds: int) -> str:
 
 
 def cost_table(systems: Mapping[str, Any]) -> str:
-    """List what a run of each system took."""
+    """List what a run of each system took, and the parameters of its model where they are known."""
+    has_parameters = any(system["cost"].get("num_parameters") for system in systems.values())
     rows = []
     for title, system in systems.items():
         cost = system["cost"]
         decimals = {"updates": 0, "pairs_seen": 0, "seconds": int((cost["seconds"] or 0) < 10), "pairs_per_second": 0}
+        decimals |= {"num_parameters": 0} if has_parameters else {}
         numbers = ["-" if cost[name] is None else f"{cost[name]:,.{places}f}" for name, places in decimals.items()]
         rows.append([title, f"{cost['num_finished']} of {cost['num_runs']}", *numbers])
     header = ["system", "finished runs", "updates", "pairs seen", "seconds of training", "pairs/s"]
-    return markdown_table(header, rows)
+    return markdown_table([*header, *(["parameters"] if has_parameters else [])], rows)
 
 
 def failures_table(runs: Sequence[Mapping[str, Any]]) -> str:

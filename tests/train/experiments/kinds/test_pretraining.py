@@ -9,7 +9,8 @@ from datasets import load_dataset
 
 from train.evaluation.predict import PROBES
 from train.experiments import data
-from train.experiments.data import Fold, baselines_of
+from train.experiments.data import Fold
+from train.experiments.kinds.pretraining import baselines_of
 
 
 @pytest.fixture
