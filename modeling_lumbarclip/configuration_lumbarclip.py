@@ -301,14 +301,15 @@ class LumbarCLIPConfig(PreTrainedConfig):
 
     def check_has_projections(self) -> None:
         """Raise ValueError if the checkpoint has a head in place of the projections of `LumbarCLIPModel`."""
-        if self.is_classifier or self.is_segmenter:
-            head, auto_class = (
-                ("classifier", "ImageClassification")
-                if self.is_classifier
-                else ("segmentation model", "SemanticSegmentation")
+        if self.is_classifier:
+            raise ValueError(
+                "This checkpoint holds a classifier without a text tower: load it with AutoModelForImageClassification."
             )
-            parts = "a text tower" if self.is_classifier else "the projections of a dual encoder"
-            raise ValueError(f"This checkpoint holds a {head} without {parts}: load it with AutoModelFor{auto_class}.")
+        if self.is_segmenter:
+            raise ValueError(
+                "This checkpoint holds a segmentation model without projections: load it with "
+                "AutoModelForSemanticSegmentation."
+            )
 
     @property
     def custom_pipelines(self) -> dict[str, dict[str, Any]]:
@@ -370,10 +371,18 @@ class LumbarCLIPConfig(PreTrainedConfig):
         if not self.decoder_widths or not all(type(width) is int and width > 0 for width in self.decoder_widths):
             raise ValueError(f"decoder_widths are positive whole numbers, coarse to fine; got {self.decoder_widths}.")
         texts, ids = self.segmentation_prompts, self.segmentation_prompt_ids
-        if (texts is None) != (ids is None) or len(texts or ()) != len(ids or ()) or not all(ids or [[0]]) or ids == []:
+        if texts is None and ids is None:
+            return
+        if not texts or not ids or len(texts) != len(ids) or not all(ids):
             raise ValueError(
                 "segmentation_prompts needs one text for each class but the background, and segmentation_prompt_ids "
                 f"its tokens; got {texts} and {ids}. processor.segmentation_prompts(names) makes both."
+            )
+        vocabulary_size = getattr(self.text_config, "vocab_size", None) or math.inf
+        if unknown := [token for prompt in ids for token in prompt if not 0 <= token < vocabulary_size]:
+            raise ValueError(
+                f"segmentation_prompt_ids has the token {unknown[0]}; the text tower embeds {vocabulary_size}. Make "
+                "the prompts with the tokenizer of this text tower."
             )
 
     def validate_scope(self) -> None:

@@ -355,15 +355,13 @@ class PatchCrossAttention(nn.Module):
 
     def forward(self, maps: Tensor, words: Tensor, mask: Tensor) -> Tensor:
         """Let each prompt's map (B · P, C, h, w) read its words (P, T, d_T), where the mask (P, T) is True."""
-        num_prompts = len(words)
         cells = maps.flatten(2).transpose(1, 2)  # (B · P, N, C)
-        queries = self._heads(self.query(cells)).unflatten(0, (-1, num_prompts))  # (B, P, heads, N, C / heads)
-        keys, values = self._heads(self.key(words))[None], self._heads(self.value(words))[None]
-        attended = F.scaled_dot_product_attention(
-            queries, keys.expand(len(queries), -1, -1, -1, -1), values.expand(len(queries), -1, -1, -1, -1),
-            attn_mask=mask[:, None, None],
-        )  # fmt: skip
-        read = self.out(attended.flatten(0, 1).transpose(1, 2).flatten(2))
+        num_images = len(cells) // len(words)
+        of_words = (self._heads(self.key(words)), self._heads(self.value(words)), mask[:, None, None])
+        # With four dimensions, as ONNX has attention.
+        keys, values, seen = (part.repeat(num_images, 1, 1, 1) for part in of_words)
+        attended = F.scaled_dot_product_attention(self._heads(self.query(cells)), keys, values, attn_mask=seen)
+        read = self.out(attended.transpose(1, 2).flatten(2))
         return self.norm(cells + read).transpose(1, 2).unflatten(2, maps.shape[2:])
 
     def _heads(self, features: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from tests.conftest import PROJECT
 PACKAGES = ("modeling_lumbarclip", "data_scripts", "train")
 FILES = {path.relative_to(PROJECT): path.read_text() for name in PACKAGES for path in (PROJECT / name).rglob("*.py")}
 MAX_FILES = 12
-# A registry, one file an entry; and the model, whose files lie flat because transformers copies them beside a checkpoint.
+# Registries, one file an entry; and the model: transformers copies only flat files beside a checkpoint.
 LARGE_FOLDERS = {Path("train/evaluation/protocols"), Path("train/objectives"), Path("modeling_lumbarclip")}
 MAX_LINES = 500
 MAX_MAIN_LINES = 60

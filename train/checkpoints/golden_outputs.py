@@ -8,7 +8,7 @@ the outputs of the model; `golden_outputs.json` the texts, a record of every fil
 import copy
 import inspect
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 import transformers
 from numpy.typing import NDArray
 from PIL import Image
@@ -38,6 +39,7 @@ TOLERANCE = 1e-4
 # The same for the pixels of an image. Processors without AVX2 round a resized 8-bit image differently, by a grey level
 # here and there, which moves it by 0.009; nearest-neighbour interpolation moves it by 0.12, a mean of 0.5 by 0.27.
 PIXEL_TOLERANCE = 0.02
+PIXELS_OF_A_CELL = 8  # along a side, of the maps of a segmentation model
 # Sides and negations, which no drift may blur.
 SENTENCES = (
     "Left paracentral disc protrusion at L4/L5 with compression of the left L5 nerve root.",
@@ -137,15 +139,22 @@ def processed(processor: Any, images: list[NDArray[Any]], texts: list[str]) -> A
 
 @torch.inference_mode()
 def model_outputs(model: PreTrainedModel, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
-    """Compute all tensors that a model returns in evaluation mode; scalars as (1,)."""
+    """Compute all tensors that a model returns in evaluation mode; scalars as (1,), maps by the means of their cells.
+
+    Full maps would take megabytes of a checkpoint.
+    """
     outputs = run_model(model.eval(), inputs)
     tensors = {name: value for name, value in outputs.items() if isinstance(value, Tensor)}
+    tensors |= {
+        name: F.avg_pool2d(maps, PIXELS_OF_A_CELL, ceil_mode=True) for name, maps in tensors.items() if maps.ndim == 4
+    }
     return {name: np.atleast_1d(value.float().numpy()) for name, value in tensors.items()}
 
 
 def run_model(model: PreTrainedModel, inputs: Mapping[str, NDArray[Any]]) -> Any:
-    """Call a model with the inputs that its `forward` names."""
-    named = inspect.signature(model.forward).parameters
+    """Call a model with the inputs that its `forward` names; one of images reads the prompts that it was saved with."""
+    of_images = model.main_input_name == "pixel_values"
+    named: Container[str] = {"pixel_values"} if of_images else inspect.signature(model.forward).parameters
     return model(**{name: torch.from_numpy(value) for name, value in inputs.items() if name in named})
 
 
@@ -158,13 +167,12 @@ def load_for_golden_outputs(folder: Path, *, trust_remote_code: bool) -> tuple[P
         ValueError: If a file of the checkpoint is damaged or may not be read.
     """
     config = check_files(folder)
-    # A classifier may have been saved with only its image processor.
+    # A classifier or segmentation model may have been saved with only its image processor.
     is_whole = (folder / PROCESSOR_NAME).exists()
     if not trust_remote_code:  # the classes are imported only here: they would override the code in the folder
-        of_images = read_config(folder).is_classifier
         return load_parts(
             folder,
-            modeling_lumbarclip.LumbarCLIPForImageClassification if of_images else modeling_lumbarclip.LumbarCLIPModel,
+            model_class_of(read_config(folder)),
             modeling_lumbarclip.LumbarCLIPProcessor if is_whole else modeling_lumbarclip.LumbarCLIPImageProcessor,
             dtype=torch.float32,
         )
@@ -174,6 +182,17 @@ def load_for_golden_outputs(folder: Path, *, trust_remote_code: bool) -> tuple[P
     trust = {"trust_remote_code": True}
     model = auto_model.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, **trust)
     return model, (AutoProcessor if is_whole else AutoImageProcessor).from_pretrained(folder, **trust)
+
+
+def model_class_of(config: Any) -> Any:
+    """Return the class of the model that a configuration was saved with."""
+    if config.is_segmenter:
+        return modeling_lumbarclip.LumbarCLIPForSemanticSegmentation
+    return (
+        modeling_lumbarclip.LumbarCLIPForImageClassification
+        if config.is_classifier
+        else modeling_lumbarclip.LumbarCLIPModel
+    )
 
 
 def package_versions() -> dict[str, str]:

@@ -48,7 +48,7 @@ COPIED = (
 
 
 def export(folder_or_id: str | Path, out: Path, *, int8_images: Sequence[Any] = ()) -> dict[str, Any]:
-    """Write a `LumbarCLIPModel` or `LumbarCLIPForImageClassification` as ONNX to a new folder; return `export.json`.
+    """Write a checkpoint of any of our models as ONNX to a new folder; return `export.json`.
 
     Args:
         folder_or_id: Checkpoint folder, or Hub id.
@@ -100,7 +100,7 @@ def _write(model: PreTrainedModel, processor: Any, folder: Path, int8_images: Se
         "weights_sha256": weights_sha256(model),
         "inverse_temperature": None if inverse_temperature is None else inverse_temperature.detach().item(),
         "calibration": None if calibration_problem(model) else model.config.calibration,
-        "id2label": model.config.id2label if model.config.is_classifier else None,
+        "id2label": model.config.id2label if model.config.is_classifier or model.config.is_segmenter else None,
         "files": files,
         "packages": {name: version(name) for name in ("torch", "transformers", *PACKAGES)},
     }

@@ -43,13 +43,14 @@ class Graph(nn.Module):
 
 
 def graphs_of(model: PreTrainedModel) -> list[Graph]:
-    """List the graphs of a model: its two towers with their heads, or the one of a classifier.
+    """List the graphs of a model: its two towers with their heads, or the one of a classifier or segmentation model.
 
-    `pixel_values` (B, 3, H, W) become `image_embeds` (B, D) and `image_features` (B, d_I), or `logits` (B, K);
-    `input_ids` and `attention_mask` (U, T) become `text_embeds` (U, D) and `text_features` (U, d_T).
+    `pixel_values` (B, 3, H, W) become `image_embeds` (B, D) and `image_features` (B, d_I), or `logits`: (B, K) of a
+    classifier, (B, K, H, W) of a segmentation model, by the prompts of its classes; `input_ids` and `attention_mask`
+    (U, T) become `text_embeds` (U, D) and `text_features` (U, d_T).
     """
     images, texts = {"pixel_values": {0: "images"}}, {0: "texts", 1: "tokens"}
-    if model.config.is_classifier:
+    if model.config.is_classifier or model.config.is_segmenter:
         return [Graph(VISION_MODEL, model, images, ("logits",))]
     tokens = {"input_ids": texts, "attention_mask": texts}
     return [

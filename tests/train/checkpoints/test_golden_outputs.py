@@ -11,7 +11,12 @@ from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_weights
 from safetensors.torch import save_file as save_weights
 
-from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPForImageClassification, LumbarCLIPModel
+from modeling_lumbarclip import (
+    LumbarCLIPConfig,
+    LumbarCLIPForImageClassification,
+    LumbarCLIPForSemanticSegmentation,
+    LumbarCLIPModel,
+)
 from train.checkpoints.checkpoint import save_checkpoint
 from train.checkpoints.golden_outputs import (
     deviation,
@@ -204,6 +209,28 @@ def test_of_a_classifier_the_logits_are_kept(classifier_checkpoint, tiny_process
     weights[name][1, 0] += 0.5
     save_weights(weights, folder / "model.safetensors", metadata={"format": "pt"})
     assert {drift.what for drift in check_checkpoint(folder)} == {f"tensor {name}", "output logits"}
+
+
+def test_of_a_segmentation_model_the_maps_of_its_own_prompts_are_kept_by_their_cells(
+    tiny_config, tiny_processor, tmp_path
+):
+    torch.manual_seed(0)
+    fields = {**tiny_processor.segmentation_prompts(["disc", "left disc"]), "id2label": {0: "none", 1: "a", 2: "b"}}
+    config = LumbarCLIPConfig.from_dict({**tiny_config.to_dict(), **fields})
+    model, folder = LumbarCLIPForSemanticSegmentation(config).eval(), tmp_path / "segmenter"
+    save_checkpoint(model, tiny_processor, folder)
+    _, tensors = read(folder)
+    with torch.no_grad():
+        maps = model(tiny_processor(images=golden_images(), return_tensors="pt").pixel_values).logits
+    assert {name for name in tensors if name.startswith("output.")} == {"output.logits"}
+    assert "input.input_ids" in tensors
+    cells = maps.unflatten(3, (4, 8)).unflatten(2, (4, 8)).mean((3, 5)).numpy()
+    np.testing.assert_allclose(tensors["output.logits"], cells, atol=1e-5)
+    assert check_checkpoint(folder) == []
+    weights = load_weights(folder / "model.safetensors")
+    weights["decoder.head.weight"] += 0.5
+    save_weights(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    assert {drift.what for drift in check_checkpoint(folder)} == {"tensor decoder.head.weight", "output logits"}
 
 
 def test_a_classifier_without_a_tokenizer(classifier_checkpoint, tiny_processor, tmp_path):

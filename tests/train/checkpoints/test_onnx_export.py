@@ -10,7 +10,12 @@ import torch
 from PIL import Image
 
 from data_scripts.system import command_line
-from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPForImageClassification, LumbarCLIPModel
+from modeling_lumbarclip import (
+    LumbarCLIPConfig,
+    LumbarCLIPForImageClassification,
+    LumbarCLIPForSemanticSegmentation,
+    LumbarCLIPModel,
+)
 from tests.conftest import TINY_TEXT, TINY_VISION
 from train.checkpoints import onnx_export as export_module
 from train.checkpoints import onnx_graphs
@@ -156,6 +161,33 @@ def test_a_classifier_gives_logits(tiny_processor, tmp_path):
         np.testing.assert_allclose(logits, model.eval()(pixels).logits.numpy(), atol=1e-4)
     assert [*description["files"]] == ["vision_model.onnx"]
     assert description["id2label"] == {0: "LBP", 1: "No Finding", 2: "other"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cross_attention", ["patch", "none"])
+@pytest.mark.parametrize(
+    "vision", [TINY_VISION, {"model_type": "timm_wrapper", "architecture": "resnet10t"}], ids=["vit", "resnet"]
+)
+def test_a_segmentation_model_gives_maps(tiny_processor, tmp_path, cross_attention, vision):
+    torch.manual_seed(0)
+    prompts = tiny_processor.segmentation_prompts(["disc", "left disc at l4"]) if cross_attention == "patch" else {}
+    config = LumbarCLIPConfig(
+        vision_config=vision,
+        text_config=TINY_TEXT,
+        id2label={0: "background", 1: "disc", 2: "other"},
+        cross_attention=cross_attention,
+        **prompts,
+    )
+    model = LumbarCLIPForSemanticSegmentation(config)
+    processor = tiny_processor if prompts else tiny_processor.image_processor
+    folder = save(model, processor, tmp_path / "checkpoint")
+    description = export(folder, tmp_path / "onnx")
+    pixels = torch.randn(4, 3, 32, 32)
+    (logits,) = run(tmp_path / "onnx" / "vision_model.onnx", ["logits"], pixel_values=pixels)
+    with torch.inference_mode():
+        np.testing.assert_allclose(logits, model.eval()(pixels).logits.numpy(), atol=1e-4)
+    assert [*description["files"]] == ["vision_model.onnx"]
+    assert description["id2label"] == {0: "background", 1: "disc", 2: "other"}
 
 
 def test_a_graph_that_computes_something_else_is_refused_and_nothing_stays(
