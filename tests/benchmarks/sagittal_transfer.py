@@ -4,9 +4,9 @@
         --data ../shared/data --dataset data/spider_masks --out tests/benchmarks/results/sagittal_transfer.json
     python -m tests.benchmarks.sagittal_transfer --data ../shared/data
 
-`--dataset` is what the segmenter was trained on: none of its training and validation patients is measured. `--overlays`
-draws some slices of different patients, plausible or not, to look at. Without a checkpoint, the rule itself is measured,
-on the experts' masks and on the same masks with one error each.
+`--dataset` is what the segmenter was trained on: its training and validation patients are not measured. `--overlays`
+draws slices of 24 patients to look at. Without a checkpoint, the rule itself is measured: on masks of experts, and on
+those that it accepts with one error in each.
 
 The rule, `implausible`, asks about shape, not about truth: discs may be plausible and one level off.
 """
@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +162,7 @@ def implausible(mask: Mask) -> str:
         ((in_widths < STEP_IN_WIDTHS[0]).any() or (in_widths > STEP_IN_WIDTHS[1]).any(), "too near or far"),
         (np.degrees(turns.max()) > MAX_TURN, "a bend"),
         (tilts.min() < MIN_TILT, "a disc along the spine"),
-        (any(not are_neighbours(mask, low, high) for low, high in zip(centres, centres[1:], strict=False)),
+        (any(not are_neighbours(mask, low, high) for low, high in pairwise(centres)),
          "no vertebra between two discs"),
         (is_vertebra(mask, centres[0], below * lengths[0]), "a vertebra below the lowest disc"),
         (not is_beside_canal(mask, centres, upwards, float(np.median(widths))), "canal not along the discs"),
