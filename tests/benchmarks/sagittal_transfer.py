@@ -76,6 +76,7 @@ def main(args: TransferArguments) -> None:
 
 def measure_transfer(args: TransferArguments) -> dict[str, Any]:
     """Segment the slices of patients that the segmenter was not trained on; apply the rule; draw some."""
+    import torch
     from datasets import Dataset
     from datasets import Image as ImageFeature
 
@@ -92,7 +93,8 @@ def measure_transfer(args: TransferArguments) -> dict[str, Any]:
     series = series[~series["patient"].isin(training_patients(args.dataset))].reset_index(drop=True)
     paths = [str(args.data / "spider_sagittal" / name) for name in series["file"]]
     rows = Dataset.from_dict({"image": paths}).cast_column("image", ImageFeature())
-    masks = [values[mask] for mask in predict_masks(model, processor, rows, args.batch_size)]
+    every_class = torch.ones(len(rows), len(values), dtype=torch.bool)
+    masks = [values[mask] for mask in predict_masks(model, processor, rows, args.batch_size, every_class)]
     reasons = [implausible(mask) for mask in masks]
     is_plausible = np.array([not reason for reason in reasons], dtype=float)
     patients, sequences = series["patient"].to_numpy(), series["sequence"].to_numpy()
