@@ -32,6 +32,7 @@ from data_scripts.records import (
     LUMBAR_SPINE,
     MASK_ORIGINS,
     PLANES,
+    PSEUDO_MASK,
     SEQUENCES,
     SOURCE_MASK,
     SPLITS,
@@ -75,13 +76,14 @@ def dataset_features(info: SourceInfo) -> datasets.Features:
 def load_pixels(record: Record, info: SourceInfo) -> tuple[Image.Image, Image.Image | None]:
     """Load a record's image and mask as they are written; raise an UnusableImageError if they cannot be.
 
-    `Image.info` of the image tells `ORIENTATION_STATED` and `WINDOW_REPLACED`.
+    `Image.info` of the image tells `ORIENTATION_STATED` and `WINDOW_REPLACED`. A mask of a `gets_pseudo_mask` record is
+    a pseudo-mask.
     """
     loaded = record.load_image()
     image = grey_8bit(loaded)
     image.info = {fact: loaded.info.get(fact) is True for fact in (ORIENTATION_STATED, WINDOW_REPLACED)}
     if record.load_mask is None:
-        return image, None
+        return image, _pseudo_mask(record, info, image) if record.gets_pseudo_mask else None
     mask = class_indices(record.load_mask(), image.size, num_classes=len(info.mask_names))
     marked = _marked_classes(record, info)
     for index in np.unique(np.asarray(mask)).tolist():
@@ -100,8 +102,17 @@ def encode_record(record: Record, info: SourceInfo, image: Image.Image, mask: Im
         "labels": None if record.labels is None else sorted(set(record.labels), key=info.label_names.index),
         "mask": None if mask is None else {"bytes": png_bytes(mask), "path": None},
         "mask_classes": None if mask is None else _marked_classes(record, info),
-        "mask_origin": None if mask is None else SOURCE_MASK,
+        "mask_origin": None if mask is None else PSEUDO_MASK if record.gets_pseudo_mask else SOURCE_MASK,
     }
+
+
+def _pseudo_mask(record: Record, info: SourceInfo, image: Image.Image) -> Image.Image | None:
+    """Compute the mask of a record without one, with the indices of the source's `mask_names`."""
+    from data_scripts.preprocessing.pseudo_masks import PSEUDO_MASK_NAMES, pseudo_mask
+
+    mask = pseudo_mask(np.asarray(image), record.report)
+    indices = np.array([info.mask_names.index(name) for name in PSEUDO_MASK_NAMES], np.uint8)
+    return None if mask is None else Image.fromarray(indices[mask])
 
 
 def _marked_classes(record: Record, info: SourceInfo) -> list[int] | None:
@@ -121,6 +132,7 @@ class Account:
     facts_changed: list[str] = field(default_factory=list)  # rows whose texts state other findings afterwards
     burnt_in_text: list[str] = field(default_factory=list)  # rows whose image seems to contain text
     orientation_not_stated: list[str] = field(default_factory=list)  # rows whose image is as it was stored
+    pseudo_masks: list[str] = field(default_factory=list)  # rows whose mask was computed
     windows_replaced: list[str] = field(default_factory=list)  # rows whose header had a window that did not show them
 
 
@@ -165,6 +177,8 @@ class LumbarReports(datasets.GeneratorBasedBuilder):
                 self.account.orientation_not_stated.append(record.source)
             if image.info[WINDOW_REPLACED]:
                 self.account.windows_replaced.append(record.source)
+            if mask is not None and record.gets_pseudo_mask:
+                self.account.pseudo_masks.append(record.source)
             if has_burnt_in_text(image):
                 self.account.burnt_in_text.append(record.source)
             yield index, encode_record(self._without_names(record), self.source_info, image, mask)
@@ -204,7 +218,13 @@ def dataset_info(info: SourceInfo) -> datasets.DatasetInfo:
 
 
 def card_metadata(
-    info: SourceInfo, splits: Sequence[datasets.SplitInfo], num_file_bytes: int, sha256: str, *, passed: bool
+    info: SourceInfo,
+    splits: Sequence[datasets.SplitInfo],
+    num_file_bytes: int,
+    sha256: str,
+    *,
+    passed: bool,
+    num_pseudo_masks: int = 0,
 ) -> str:
     """Write the YAML head of the dataset card: licence, features and files, to be read without our code.
 
@@ -224,7 +244,12 @@ def card_metadata(
         deidentification_passed=passed,
     )
     if info.mask_names:
+        metadata["task_categories"].append("image-segmentation")
         metadata["mask_names"] = list(info.mask_names)
+    if num_pseudo_masks:
+        metadata["pretty_name"] += " (pseudo-masks)"
+        metadata["tags"].append("pseudo-masks")
+        metadata["num_pseudo_masks"] = num_pseudo_masks
     if license_words:
         metadata["license_name"] = license_name(license_words)
         metadata["license_details"] = license_words

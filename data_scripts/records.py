@@ -132,6 +132,7 @@ class Record:
     # Classes that the mask marks wherever they are in the image, among the source's `mask_names` but for the
     # background. Others were not looked for: where the mask is 0, they may be. None: all of them.
     mask_classes: tuple[str, ...] | None = None
+    gets_pseudo_mask: bool = False  # it has no mask: one is computed when it is written, if the image allows
     rephrasings: tuple[str, ...] = ()  # other wordings of the same facts
     # Classes present, each among the source's `label_names`; empty if it has none of them; None: not labelled.
     labels: tuple[str, ...] | None = None

@@ -183,7 +183,8 @@ def test_every_module_is_used():
     used = importers()
     entries = {module_of(path) for path in ENTRIES} | {"train.__main__"}
     unused = {module_of(path) for path in FILES if path.name != "__init__.py"} - set(used) - entries
-    assert unused <= {"train.publishing.load_alone", "train.evaluation.lumbar_metrics"}  # run, and loaded, by path
+    by_path = {"train.publishing.load_alone", "train.evaluation.lumbar_metrics"}  # run, and loaded
+    assert unused <= by_path | {"data_scripts.preprocessing.map_functions"}  # for `datasets.map` of a user
 
 
 def test_a_file_that_one_sibling_imports_answers_a_question_of_its_own():

@@ -79,6 +79,11 @@ class BuildArguments:
         "Names of the classes of your own masks (folder source), from 0 on, background first: background vertebra "
         "disc. A row whose mask has other classes is then left out.",
     )
+    pseudo_masks: bool = setting(
+        False,
+        "Compute a mask for whole sagittal T2 slices without one, by thresholds, edges and the report. Such masks are "
+        "called pseudo in mask_origin and on the card: a guess to train on, not to measure by.",
+    )
     keep_ids: bool = setting(
         False,
         "Keep ids of patients and studies and names of files. If not given, pseudonyms replace those of a source that "

@@ -35,6 +35,7 @@ def build_report(
     facts_changed: Sequence[str],
     orientation_not_stated: Sequence[str],
     windows_replaced: Sequence[str],
+    num_pseudo_masks: int = 0,
 ) -> dict[str, Any]:
     """Account for all rows.
 
@@ -61,7 +62,11 @@ def build_report(
         "may_be_shared": info.about.may_be_shared,
         "rows_read": num_read,
         "rows_written": len(written),
-        "num_masks": sum(record.load_mask is not None for record in written),
+        "num_masks": sum(record.load_mask is not None for record in written) + num_pseudo_masks,
+        "pseudo_masks": {
+            "written": num_pseudo_masks,
+            "tried": sum(record.gets_pseudo_mask for record in written),
+        },
         "split_rule": split_rule,
         "splits": split_table(records_of_split),
         "labels": dict(labels),
@@ -236,6 +241,8 @@ def summary_lines(report: Mapping[str, Any], out: object) -> list[str]:
     if replaced := len(report["windows_replaced"]):
         lines.append(f"header windows replaced: {replaced}, which did not show the slice")
     lines += label_lines(report)
+    if tried := report["pseudo_masks"]["tried"]:
+        lines.append(f"pseudo-masks: {report['pseudo_masks']['written']} rows; {tried} had no mask and could have one")
     if letters := len(report["deidentification"]["burnt_in_text"]):
         lines.append(f"images that may contain text: {letters}; check those that {REPORT_NAME} names")
     if changed := report["facts_changed"]["count"]:

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from data_scripts.auditing.built_folder import shard_digests
 from data_scripts.lumbar_builder import DATA_FOLDER, card_metadata, dataset_features
+from data_scripts.preprocessing.pseudo_masks import PSEUDO_MASK_NAMES, has_pseudo_mask
 from data_scripts.privacy.protection import kinds_in_names, pseudonym_of_row, pseudonymise, pseudonyms_of_public
 from data_scripts.privacy.pseudonyms import Pseudonyms
 from data_scripts.records import (
@@ -101,8 +102,12 @@ def _build_in(staging: Path, args: BuildArguments, command: str) -> dict[str, An
             described = replace(described, about=replace(described.about, anatomy=args.anatomy))
         labelling = Labelling.of(args, described)
         info = labelling.describe(described)
+        if args.pseudo_masks:
+            info = with_pseudo_classes(info)
         pseudonyms = None if args.keep_ids else _pseudonyms(args, info, staging)
         records, exclusions = sort_out(labelling.label(source.read(options)), info)
+        if args.pseudo_masks:
+            records = mark_for_pseudo_masks(records, described.mask_names)
         num_read = len(records) + len(exclusions)
         check_share_of_bad(exclusions, num_read, args.max_bad)
         records_of_split, split_rule = assign_splits(records, args.split_by, args.split_fractions, args.seed)
@@ -153,6 +158,7 @@ def _build_in(staging: Path, args: BuildArguments, command: str) -> dict[str, An
         labels=labels_report(labelling, [*_flat(written)], own_name_of, described.label_names),
         facts_changed=[own_name_of[source] for result in results for source in result.facts_changed],
         orientation_not_stated=[own_name_of[source] for result in results for source in result.orientation_not_stated],
+        num_pseudo_masks=sum(len(result.pseudo_masks) for result in results),
         windows_replaced=[own_name_of[source] for result in results for source in result.windows_replaced],
     )
     names: dict[str, Any] = {}
@@ -184,6 +190,43 @@ def sort_out(items: Iterable[Record | Exclusion], info: SourceInfo) -> tuple[lis
         else:
             records.append(item)
     return records, exclusions
+
+
+def with_pseudo_classes(info: SourceInfo) -> SourceInfo:
+    """Add the classes of pseudo-masks to those of the source, where it lacks them.
+
+    Example:
+        >>> from data_scripts.sources.lsma_pqr.source import ABOUT
+        >>> info = SourceInfo(about=ABOUT, label_names=(), mask_names=("background", "disc", "sacrum"))
+        >>> with_pseudo_classes(info).mask_names
+        ('background', 'disc', 'sacrum', 'vertebra', 'spinal canal')
+    """
+    return replace(info, mask_names=tuple(dict.fromkeys((*info.mask_names, *PSEUDO_MASK_NAMES))))
+
+
+def mark_for_pseudo_masks(records: Sequence[Record], source_names: Sequence[str]) -> list[Record]:
+    """Mark the records that can have a pseudo-mask; the source's own masks keep its own classes, `source_names`.
+
+    Raises:
+        ValueError: If the source has masks of classes without names, or no record can have a pseudo-mask.
+    """
+    if not source_names and any(record.load_mask for record in records):
+        raise ValueError("--pseudo_masks adds named classes, but those of your own masks have no names: --mask_names")
+    own = tuple(source_names[1:])
+    marked = [
+        replace(record, mask_classes=own if record.mask_classes is None else record.mask_classes)
+        if record.load_mask
+        else replace(record, gets_pseudo_mask=True, mask_classes=PSEUDO_MASK_NAMES[1:])
+        if has_pseudo_mask(record.plane, record.sequence, record.level)
+        else record
+        for record in records
+    ]
+    if not any(record.gets_pseudo_mask for record in marked):
+        raise ValueError(
+            "--pseudo_masks marks whole sagittal T2 slices without a mask, and there is none: name plane, sequence and "
+            "the level `several`, or leave the option out"
+        )
+    return marked
 
 
 def _difference(record: Record, first: Record) -> str:
@@ -335,6 +378,13 @@ def _write_dataset(
     report = {**report, "shards": digests}
     write_private_json(folder / REPORT_NAME, report)  # with --keep_ids it names rows as the source does
     passed = report["deidentification"]["passed"]
-    head = card_metadata(info, splits, num_file_bytes, sha256.hexdigest(), passed=passed)
+    head = card_metadata(
+        info,
+        splits,
+        num_file_bytes,
+        sha256.hexdigest(),
+        passed=passed,
+        num_pseudo_masks=report["pseudo_masks"]["written"],
+    )
     write_text(folder / "README.md", head + card_text(info, report))
     return folder, report

@@ -88,6 +88,8 @@ Images that may contain burnt-in text: {letters}. Texts that seem not to be Engl
 miss names in them. The check of the written rows {verdict}. Rules miss things: read before you share. Do not share
 `build_report.json`, nor the names of its rows next to this folder."""
 
+PSEUDO = " **{num_pseudo_masks} of these are pseudo-masks: no expert drew them.**"
+
 ID_TEXTS = {
     "pseudonyms": Markdown("keyed pseudonyms, as is the file name in `source`."),
     "as published": Markdown("the pseudonyms that the dataset was published with; dates in file names are replaced."),
@@ -138,7 +140,7 @@ def card_text(info: SourceInfo, report: Mapping[str, Any]) -> str:
         "grade_text": f"{', '.join(info.grade_names)}, lowest first." if info.grade_names else "the source has none.",
         "id_text": ID_TEXTS[report["deidentification"]["ids"]],
         "privacy_text": _privacy_text(report),
-        "mask_text": _mask_text(info, report["num_masks"]),
+        "mask_text": _mask_text(info, report["num_masks"], report["pseudo_masks"]["written"]),
         "num_read": report["rows_read"],
         "num_written": report["rows_written"],
         "num_excluded": len(report["exclusions"]),
@@ -175,10 +177,13 @@ def _privacy_text(report: Mapping[str, Any]) -> Markdown:
     )
 
 
-def _mask_text(info: SourceInfo, num_masks: int) -> str:
+def _mask_text(info: SourceInfo, num_masks: int, num_pseudo_masks: int) -> str | Markdown:
     if num_masks == 0:
         return "the source has none."
     if not info.mask_names:
         return f"8-bit class indices, {num_masks} rows; the source does not name the classes."
     names = ", ".join(f"{index} {name}" for index, name in enumerate(info.mask_names))
-    return f"8-bit class indices, {num_masks} rows: {names}."
+    return fill_markdown(
+        "8-bit class indices, {num_masks} rows: {names}." + PSEUDO * bool(num_pseudo_masks),
+        {"num_masks": num_masks, "names": names, "num_pseudo_masks": num_pseudo_masks},
+    )

@@ -34,7 +34,7 @@ ROW_GROUP_ROWS = 100  # rows decoded at once: a compromise between random access
 ROW_GROUP_BYTES = 64 * 2**20
 PART_ROWS = 64  # less than a second of work: an interruption loses little, and all processes end together
 
-_LIBRARIES = ("datasets", "nibabel", "numpy", "pillow", "pyarrow", "pydicom")
+_LIBRARIES = ("datasets", "nibabel", "numpy", "pillow", "pyarrow", "pydicom", "scikit-image", "scipy")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""Preprocessing of slices for segmentation: denoising, masks where no expert drew, balanced classes."""
