@@ -78,6 +78,7 @@ OWN_QUESTION = {
     "data_scripts.sources.spider.captions": "what caption do grades make?",
     "data_scripts.sources.spider.crops": "which part of a volume shows which disc?",
     "data_scripts.sources.synthetic.reports": "what report fits drawn findings?",
+    "data_scripts.sources.synthetic.sagittal": "what does the spine look like from the side?",
     "data_scripts.sources.synthetic.scanner": "how does a scanner degrade a drawing?",
     "data_scripts.sources.synthetic.surroundings": "what lies around the canal?",
     "data_scripts.writing.parts": "which parts are written, and survive a kill?",

@@ -127,10 +127,15 @@ def sac_frame(shape: LevelShape, findings: LevelFindings) -> tuple[float, float,
     return half_width, half_depth, front + half_depth
 
 
+def sac_triangularity(shape: LevelShape, findings: LevelFindings) -> float:
+    """Return by how much of its half depth the sac is deeper behind its middle, and less deep in front of it."""
+    return shape.sac_triangularity + 0.12 * (1.0 - SAC_SHARE[findings.stenosis])
+
+
 def sac_distance(x: Field, y: Field, shape: LevelShape, findings: LevelFindings, disc: Field) -> Field:
     """Return the signed distance to the thecal sac in mm; it yields to the disc, whose distance is `disc`."""
     half_width, half_depth, middle = sac_frame(shape, findings)
-    triangularity = shape.sac_triangularity + 0.12 * (1.0 - SAC_SHARE[findings.stenosis])
+    triangularity = sac_triangularity(shape, findings)
     angle = np.arctan2((y - middle) / half_depth, x / half_width)
     outline = 1.0 - triangularity * np.sin(3 * angle)  # apex behind, at 90 degrees
     radius = np.hypot(x / half_width, (y - middle) / half_depth) / outline

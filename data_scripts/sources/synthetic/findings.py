@@ -1,6 +1,6 @@
 """The findings of a synthetic patient, level by level: the facts that pictures and reports share."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
 
@@ -122,7 +122,7 @@ class Patient:
     """
 
     levels: tuple[LevelFindings, ...]  # as `sample_patient` draws them
-    pfirrmann: Mapping[str, int]  # grade of each disc of `SAGITTAL_LEVELS`; 3 or more exactly where it is dehydrated
+    pfirrmann: tuple[int, ...]  # grade of each disc of `SAGITTAL_LEVELS`; 3 or more exactly where it is dehydrated
     conus: str  # level at which the spinal cord ends
 
     @property
@@ -149,23 +149,20 @@ def sample_patient(rng: np.random.Generator) -> tuple[LevelFindings, ...]:
     )
 
 
-def sample_degeneration(levels: tuple[LevelFindings, ...], rng: np.random.Generator) -> Patient:
+def sample_sagittal_facts(levels: tuple[LevelFindings, ...], rng: np.random.Generator) -> Patient:
     """Draw what a sagittal slice adds to the findings of the axial levels: Pfirrmann grades and the conus."""
     has_finding = not all(findings.is_normal for findings in levels)
-    pfirrmann = {}
+    pfirrmann = []
     for level in SAGITTAL_LEVELS[: -len(levels)]:
         hydrated = _choose((1, 2), HYDRATED_SHARES, rng)
         degenerated = _choose((3, 4), (0.7, 0.3), rng)
-        pfirrmann[level] = degenerated if has_finding and rng.random() < UPPER_DEGENERATION[level] else hydrated
+        pfirrmann.append(degenerated if has_finding and rng.random() < UPPER_DEGENERATION[level] else hydrated)
     for findings in levels:
         worst = max((findings.bulge, findings.protrusion), key=lambda it: SEVERITIES.index(it) if it else -1)
-        pfirrmann[findings.level] = (
-            _choose((3, 4, 5), DEHYDRATED_SHARES[worst], rng)
-            if findings.dehydration
-            else _choose((1, 2), HYDRATED_SHARES, rng)
-        )
+        dry = _choose((3, 4, 5), DEHYDRATED_SHARES[worst], rng)
+        pfirrmann.append(dry if findings.dehydration else _choose((1, 2), HYDRATED_SHARES, rng))
     conus = _choose(tuple(CONUS_SHARES), tuple(CONUS_SHARES.values()), rng)
-    return Patient(levels=levels, pfirrmann=pfirrmann, conus=conus)
+    return Patient(levels=levels, pfirrmann=tuple(pfirrmann), conus=conus)
 
 
 def sample_level(level: str, rng: np.random.Generator) -> LevelFindings:

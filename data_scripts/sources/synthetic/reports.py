@@ -9,7 +9,7 @@ from itertools import groupby
 import numpy as np
 
 from data_scripts.reports.phrasing import ROMAN_NUMERALS, SEVERITY_WORDS, as_text, distinct, listed, one_of
-from data_scripts.sources.synthetic.findings import SYNTHETIC_LEVELS, LevelFindings, Patient
+from data_scripts.sources.synthetic.findings import SAGITTAL_LEVELS, SYNTHETIC_LEVELS, LevelFindings, Patient
 
 Statement = tuple[str, dict[str, str]]  # a key of CLAUSES, and what fills its blanks
 
@@ -98,9 +98,14 @@ CLAUSES = {
 }
 
 NEGATIONS = {"normal contour", "normal", "hydration", "no stenosis", "no root", "no foramen"}
-SPINE_OPENINGS = "{level}: {clause} | At {level}, {clause} | At the {level} level, {clause} | {level} disc level: {clause}"
+SPINE_OPENINGS = (
+    "{level}: {clause} | At {level}, {clause} | At the {level} level, {clause} | {level} disc level: {clause}"
+)
 DENIALS = (  # of clauses that a sagittal report makes once for all levels without the finding
-    ({"bulge", "protrusion", "superimposed protrusion"}, "no disc bulge or protrusion | neither disc bulge nor protrusion"),
+    (
+        {"bulge", "protrusion", "superimposed protrusion"},
+        "no disc bulge or protrusion | neither disc bulge nor protrusion",
+    ),
     ({"stenosis"}, "no spinal canal stenosis | no narrowing of the spinal canal"),
 )
 CONUS = (
@@ -180,7 +185,7 @@ def _word_spine(patient: Patient, stated: dict[str, list[Statement]], rng: np.ra
             clauses[0] = opening.format(level=spell_level(level, rng), clause=clauses[0])
             sentences.append(as_text(clauses))
     grades = []
-    for grade, group in groupby(patient.pfirrmann.items(), key=lambda item: item[1]):
+    for grade, group in groupby(zip(SAGITTAL_LEVELS, patient.pfirrmann, strict=True), key=lambda item: item[1]):
         spelt = [spell_level(level, rng) for level, _ in group]
         where = f"from {spelt[0]} to {spelt[-1]}" if len(spelt) > 2 else f"at {listed(spelt, 'and')}"
         number = one_of((str(grade), ROMAN_NUMERALS[str(grade)]), rng)
@@ -191,8 +196,8 @@ def _word_spine(patient: Patient, stated: dict[str, list[Statement]], rng: np.ra
     for keys, wordings in DENIALS:
         free = [level for level, statements in stated.items() if not keys & {key for key, _ in statements}]
         if free:
-            spelt = listed([spell_level(level, rng) for level in free], "and")
-            where = "at any level" if len(free) == len(SYNTHETIC_LEVELS) else f"at {spelt}"
+            names = listed([spell_level(level, rng) for level in free], "and")
+            where = "at any level" if len(free) == len(SYNTHETIC_LEVELS) else f"at {names}"
             sentences.append(as_text([f"{one_of(wordings.split(' | '), rng)} {where}"]))
     place = patient.conus
     conus = one_of(CONUS.split(" | "), rng).format(place=spell_level(place, rng) if "/" in place else place)

@@ -36,7 +36,7 @@ class Frame:
 
 def paint_spine(canvas: Canvas, spine: Spine, conus: str, fat_mm: float, rng: np.random.Generator) -> None:
     """Paint the whole slice; `fat_mm` is the depth of the fat behind the spinous processes."""
-    frame = _frame(canvas, spine)
+    frame = _frame(canvas, spine, rng)
     _paint_body(canvas, spine, frame, fat_mm, rng)
     _paint_prevertebral(canvas, spine, frame, rng)
     _paint_back(canvas, spine, frame, rng)
@@ -47,7 +47,7 @@ def paint_spine(canvas: Canvas, spine: Spine, conus: str, fat_mm: float, rng: np
     fatty = rng.uniform(0.0, 0.10)  # yellow marrow comes in patches, and more of it with age
     marrow = canvas.signal["marrow"] * rng.uniform(0.85, 1.3) * (1.0 + 0.05 * texture + fatty * patches)
     for disc in spine.discs:
-        _paint_disc(canvas, disc, spine.shapes[disc.name], texture)
+        _paint_disc(canvas, disc, spine.shapes[disc.name], texture, rng)
     for disc in spine.sacral_discs:
         where = canvas.window(*disc.center, SEGMENT_REACH_MM)
         behind, above = disc.local(canvas.x[where], canvas.y[where])
@@ -61,7 +61,7 @@ def paint_spine(canvas: Canvas, spine: Spine, conus: str, fat_mm: float, rng: np
         _paint_intrusion(canvas, disc, spine.shapes[disc.name], texture)
 
 
-def _frame(canvas: Canvas, spine: Spine) -> Frame:
+def _frame(canvas: Canvas, spine: Spine, rng: np.random.Generator) -> Frame:
     along, behind = spine.along_wall(canvas.x, canvas.y)
     steps = WALL_STEP_MM * np.arange(len(spine.wall))
     nodes = [spine.wall_at[disc.name] for disc in spine.discs[::-1]]
@@ -74,20 +74,27 @@ def _frame(canvas: Canvas, spine: Spine) -> Frame:
     canal_back = back + 0.7
     filling = np.zeros_like(steps)
     for node, shape in zip(nodes, shapes, strict=False):
-        pad = np.where(steps < node + 4.0, 9.0, 6.0)  # fat between the laminae, below each disc
-        canal_back += (5.0 if node < first - 20 else 2.0) * np.exp(-(((steps - node - 4.0) / pad) ** 2))
+        # Fat fills the canal between the laminae, below each disc, more or less of it.
+        pad = np.where(steps < node + 4.0, rng.uniform(6.0, 12.0), rng.uniform(4.0, 9.0))
+        lumbar = spine.wall_at["L1"] < node < spine.wall_at["L5"]
+        depth = rng.uniform(1.5, 5.5) if lumbar and rng.random() < 0.75 else rng.uniform(0.0, 1.0)
+        canal_back += depth * np.exp(-(((steps - node - 4.0) / pad) ** 2))
         near = np.exp(-(((steps - node) / 6.5) ** 2))
         wide = np.exp(-(((steps - node) / 9.0) ** 2))
         front += near * (shape.sac_front - np.interp(node, steps, front))
         back += near * (shape.sac_back - np.interp(node, steps, back))
         filling = np.maximum(filling, wide * shape.filling)
     fields = [np.interp(along, steps, line).astype(np.float32) for line in (front, back, canal_back, filling)]
-    return Frame(along=along, behind=behind, **dict(zip(("sac_front", "sac_back", "canal_back", "filling"), fields, strict=True)))
+    return Frame(
+        along=along, behind=behind, **dict(zip(("sac_front", "sac_back", "canal_back", "filling"), fields, strict=True))
+    )
 
 
 def _tip_line(spine: Spine, y: Field) -> Field:
     """Return x of the tips of the spinous processes and of the sacral crest at each y, in mm."""
-    tips = [body.at(body.half_depth + (42.0 if body.name == "L5" else 50.0), -body.half_height) for body in spine.bodies]
+    tips = [
+        body.at(body.half_depth + (42.0 if body.name == "L5" else 50.0), -body.half_height) for body in spine.bodies
+    ]
     tips = tips[::-1] + [
         body.at(body.half_depth + depth, 0.0) for body, depth in zip(spine.sacrum, (29, 23, 18, 14, 11, 9), strict=True)
     ]
@@ -117,16 +124,20 @@ def _paint_body(canvas: Canvas, spine: Spine, frame: Frame, fat_mm: float, rng: 
     canvas.paint(inside + 1.0, "muscle")
     deep = canvas.signal["deep fat"] * (0.9 + 0.1 * texture)
     bowel = canvas.signal["bowel"] * (1.0 + 0.25 * texture)
-    share = np.clip(0.5 + 1.4 * coarse, 0.0, 1.0) * rng.uniform(0.4, 1.0)
-    canvas.paint(np.maximum(inside, front + wall_fat + 13.0 - x), deep + share * (bowel - deep))
-    for _ in range(7):  # loops of bowel
-        center = (rng.uniform(-110, -50), rng.uniform(-120, 90))
-        radii = (rng.uniform(9, 20), rng.uniform(7, 14))
-        where = canvas.window(*center, 24)
-        loop = np.maximum(ellipse(x[where], y[where], center, radii, rng.uniform(-1, 1)) + texture[where], inside[where])
-        canvas.paint(loop, "muscle", where=where, blur_mm=1.0)
-        content = "air" if rng.random() < 0.3 else canvas.signal["bowel"] * (0.9 + 0.2 * texture[where])
-        canvas.paint(loop + 2.0, content, where=where, blur_mm=2.0)
+    share = np.clip(0.45 + 0.35 * coarse, 0.0, 1.0) * rng.uniform(0.3, 1.0)
+    canvas.paint(np.maximum(inside, front + wall_fat + 13.0 - x), deep + share * (bowel - deep), blur_mm=1.5)
+    for _ in range(16):  # loops of bowel
+        center = (rng.uniform(-125, -48), rng.uniform(-150, 150))
+        radii = (rng.uniform(8, 22), rng.uniform(7, 15))
+        where = canvas.window(*center, 26)
+        if not inside[where].size:
+            continue
+        loop = ellipse(x[where], y[where], center, radii, rng.uniform(-1.5, 1.5)) + 1.5 * texture[where]
+        loop = np.maximum(loop, np.maximum(inside, front + wall_fat + 14.0 - x)[where])
+        canvas.paint(loop, "muscle", where=where, blur_mm=1.5)
+        grey = canvas.signal["bowel"] * rng.uniform(0.5, 1.3)
+        content = "air" if rng.random() < 0.2 else grey * (1.0 + 0.12 * texture[where])
+        canvas.paint(loop + 2.0, content, where=where, blur_mm=3.0)
 
 
 def _paint_prevertebral(canvas: Canvas, spine: Spine, frame: Frame, rng: np.random.Generator) -> None:
@@ -139,8 +150,12 @@ def _paint_prevertebral(canvas: Canvas, spine: Spine, frame: Frame, rng: np.rand
     sacral = fronts[len(spine.bodies) :]
     front = np.interp(y, lines, gaussian_filter1d(np.interp(lines, fronts[:, 1], fronts[:, 0]), 8.0)).astype(np.float32)
     ahead = front - x  # in front of the bodies, in mm
-    deep = canvas.signal["deep fat"] * (0.92 + 0.12 * texture)
+    deep = canvas.signal["deep fat"] * (0.95 + 0.05 * texture)
     canvas.paint(np.abs(ahead - 8.0) - 12.0 - 3.0 * texture, deep, blur_mm=6.0)
+    # The anterior longitudinal ligament spans the waists of the bodies, with some fat and veins beneath.
+    canvas.paint(
+        np.maximum(np.abs(ahead) - 1.6, y - sacral[0][1]), "ligament", blur_mm=1.5, opacity=rng.uniform(0.6, 1.0)
+    )
     # Presacral fat, wide below the promontory.
     low = sacral[0][1] - 6.0
     canvas.paint(np.maximum(np.abs(ahead - 6.0) - 15.0 - 4.0 * texture, low - y), deep, blur_mm=5.0)
@@ -179,10 +194,12 @@ def _paint_canal(canvas: Canvas, spine: Spine, frame: Frame, conus: str, rng: np
     """Paint epidural fat, dura, CSF, the cord down to its conus, and the cauda equina."""
     size = canvas.image.shape[0]
     canal = np.maximum(-frame.behind, frame.behind - frame.canal_back)
-    canvas.paint(canal - 1.0, "ligament")
+    canvas.paint(canal - 1.0, "ligament", blur_mm=0.8, opacity=0.7)
+    # The posterior longitudinal ligament spans the waists of the bodies, with veins and some fat beneath.
+    canvas.paint(np.abs(frame.behind + 0.3) - 1.7, "ligament", blur_mm=1.2, opacity=0.55)
     above_sacrum = spine.wall_at["L5"] - frame.along  # epidural fat in front of the sac begins at L5
-    fat = canvas.signal["deep fat"] * (1.0 + 0.04 * smooth_noise(rng, size, 5.0))
-    canvas.paint(np.maximum(canal, np.minimum(above_sacrum, 0.6 * frame.canal_back - frame.behind)), fat, blur_mm=0.8)
+    fat = canvas.signal["deep fat"] * (0.85 + 0.12 * smooth_noise(rng, size, 5.0))
+    canvas.paint(np.maximum(canal, np.minimum(above_sacrum, 0.6 * frame.canal_back - frame.behind)), fat, blur_mm=2.0)
     middle, half = 0.5 * (frame.sac_front + frame.sac_back), 0.5 * (frame.sac_back - frame.sac_front)
     sac = np.abs(frame.behind - middle) - half
     sac = np.where(half > 0.6, sac, 9.0)
@@ -215,14 +232,16 @@ def _along_noise(frame: Frame, rng: np.random.Generator, along_mm: float, across
     """Draw noise that follows the canal: it varies over `along_mm` down it and `across_mm` from front to back."""
     size = 512
     noise = smooth_noise(rng, size, along_mm, across_mm / 0.25)
-    return map_coordinates(noise, [np.clip(frame.along, 0, size - 1), np.clip(60 + frame.behind / 0.25, 0, size - 1)], order=1)
+    return map_coordinates(
+        noise, [np.clip(frame.along, 0, size - 1), np.clip(60 + frame.behind / 0.25, 0, size - 1)], order=1
+    )
 
 
 def _paint_arches(canvas: Canvas, spine: Spine, rng: np.random.Generator) -> None:
     """Paint spinous processes with the laminae that close the canal, and the crest of the sacrum."""
     texture = smooth_noise(rng, canvas.image.shape[0], 5.0)
     fine = smooth_noise(rng, canvas.image.shape[0], 2.5, 6.0)
-    marrow = canvas.signal["marrow"] * (1.1 + 0.10 * texture + 0.12 * fine)
+    marrow = canvas.signal["marrow"] * (0.95 + 0.08 * texture + 0.07 * fine)
     shapes = [spine.shapes[disc.name] for disc in spine.discs]
     for body, shape in zip(spine.bodies, shapes, strict=True):
         lumbar, last = body.name.startswith("L"), body.name == "L5"
@@ -247,9 +266,9 @@ def _paint_arches(canvas: Canvas, spine: Spine, rng: np.random.Generator) -> Non
     for body, depth in zip(spine.sacrum[:4], (20.0, 15.0, 12.0, 9.0), strict=True):
         start, end = body.at(body.half_depth + depth, 7.0), body.at(body.half_depth + depth - 3.0, -body.half_height)
         where = canvas.window(*body.at(body.half_depth + depth, 0.0), 24)
-        crest = capsule(canvas.x[where], canvas.y[where], start, end, 3.2) + 0.5 * texture[where]
-        canvas.paint(crest, "cortex", where=where)
-        canvas.paint(crest + 1.2, marrow[where], where=where, blur_mm=0.8)
+        crest = capsule(canvas.x[where], canvas.y[where], start, end, rng.uniform(2.4, 4.0)) + 0.8 * texture[where]
+        canvas.paint(crest, "cortex", where=where, blur_mm=0.8, opacity=0.7)
+        canvas.paint(crest + 1.2, marrow[where], where=where, blur_mm=1.4, opacity=0.8)
         canvas.mask[where][crest < 0] = SACRUM
 
 
@@ -259,7 +278,7 @@ def _paint_vertebra(canvas: Canvas, body: Segment, marrow: Field, mask: int, rng
     height = body.half_height - behind * np.tan(0.5 * body.wedge)
     u = behind / body.half_depth
     dish = (1.5 if mask == VERTEBRA else 0.3) * np.clip(1.0 - u * u, 0.0, 1.0)  # endplates are concave
-    waist = (1.4 if mask == VERTEBRA else 0.2) * np.clip(1.0 - (above / body.half_height) ** 2, 0.0, 1.0)
+    waist = (1.2 if mask == VERTEBRA else 0.2) * np.clip(1.0 - (above / body.half_height) ** 2, 0.0, 1.0)
     flat = np.abs(above) - height + dish
     deep = np.abs(behind) - body.half_depth + waist
     outline = -union(-flat, -deep, 3.5)  # rounded corners
@@ -270,7 +289,7 @@ def _paint_vertebra(canvas: Canvas, body: Segment, marrow: Field, mask: int, rng
         reach = rng.uniform(0.25, 0.6)
         vein = np.exp(-((above / (1.0 + 1.4 * np.clip(u, 0, 1))) ** 2)) * np.clip((u - 1.0 + reach) / reach, 0.0, 1.0)
         value += rng.uniform(0.3, 0.9) * vein * (canvas.signal["vein"] - value)
-    canvas.paint(outline, "cortex", where=where)
+    canvas.paint(outline, "cortex", where=where, opacity=rng.uniform(0.65, 1.0))
     # The endplates are seen as a line, the thin cortex of the walls hardly.
     canvas.paint(np.maximum(flat + 1.1, outline + 0.6), value, where=where, blur_mm=0.6)
     canvas.mask[where][outline < -0.4] = mask
@@ -289,18 +308,18 @@ def _disc_value(canvas: Canvas, disc: Segment, shape: DiscShape, behind: Field, 
     if shape.pfirrmann in (2, 3):  # a fibrous cleft divides the nucleus
         cleft = np.exp(-((v / 0.13) ** 2)) * np.clip(1.3 - core * 1.3, 0.0, 1.0)
         value -= (0.42 if shape.pfirrmann == 2 else 0.25) * cleft * (value - annulus)
-    grain = 0.03 if shape.pfirrmann < 3 else 0.12
+    grain = 0.03 if shape.pfirrmann < 3 else 0.06
     return value * (1.0 + grain * texture)
 
 
-def _paint_disc(canvas: Canvas, disc: Segment, shape: DiscShape, texture: Field) -> None:
+def _paint_disc(canvas: Canvas, disc: Segment, shape: DiscShape, texture: Field, rng: np.random.Generator) -> None:
     where = canvas.window(*disc.center, SEGMENT_REACH_MM)
     behind, above = disc.local(canvas.x[where], canvas.y[where])
     half_gap = disc.half_height - behind * np.tan(0.5 * disc.wedge) + 2.2  # the endplates are painted over it
     round_ = np.clip(1.0 - (above / half_gap) ** 2, 0.0, 1.0)
     front, back = disc.half_depth + 1.0 * round_, disc.half_depth + np.minimum(shape.margin, 2.0) * (0.4 + 0.6 * round_)
     outline = np.maximum(np.abs(above) - half_gap, np.maximum(behind - back, -behind - front))
-    value = _disc_value(canvas, disc, shape, behind, above, texture[where])
+    value = rng.uniform(0.92, 1.1) * _disc_value(canvas, disc, shape, behind, above, texture[where])
     canvas.paint(outline - 0.9, "cortex", where=where)
     canvas.paint(outline, value, where=where, blur_mm=0.5)
     canvas.mask[where][(outline < 0) & (np.abs(above) < half_gap - 2.2)] = DISC
@@ -317,6 +336,6 @@ def _paint_intrusion(canvas: Canvas, disc: Segment, shape: DiscShape, texture: F
     u, v = (behind - disc.half_depth + 1.5) / (shape.margin + 1.5), above / half
     outline = radial_distance(behind - disc.half_depth + 1.5, above, np.sqrt(u * u + v * v), shape.margin + 1.5)
     outline = np.maximum(outline, disc.half_depth - 1.0 - behind)
-    value = canvas.signal["annulus"] * (1.0 + 0.08 * texture[where])
-    canvas.paint(outline - 0.8, "cortex", where=where)
+    value = 0.85 * canvas.signal["annulus"] * (1.0 + 0.06 * texture[where])
+    canvas.paint(np.maximum(outline - 0.8, disc.half_depth + 0.3 - behind), "cortex", where=where)
     canvas.paint(outline, value, where=where, blur_mm=0.5, mask=DISC)

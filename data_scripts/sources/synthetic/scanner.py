@@ -62,7 +62,9 @@ def expose(
     coil *= 1.0 - 0.25 * (x / 100.0) ** 2
     # The anterior saturation band hides moving bowel; what is left of it is a dim ghost.
     band = _band(y - disc_front + scanner.saturation_mm)
-    return _receive(gaussian_filter(image, scanner.blur_pixels) * coil * (0.07 + 0.93 * band), scanner.exposure, scanner, rng)
+    return _receive(
+        gaussian_filter(image, scanner.blur_pixels) * coil * (0.07 + 0.93 * band), scanner.exposure, scanner, rng
+    )
 
 
 def expose_sagittal(

@@ -2,9 +2,9 @@
 
 A patient has six axial slices, T1 and T2 at L3/L4, L4/L5 and L5/S1, and two midsagittal ones, which show the same
 findings (`--plane` says which are drawn). The patient's LEFT is on the image's RIGHT in axial slices (radiological
-convention), the front at the left in sagittal ones, in pixels, masks and reports alike. Every drawing depends only on (seed, patient): the
-same patient looks the same whatever the number of patients, the process or the order of reading. `findings.py` sets
-which findings are drawn, and how often. Results on these data are results on synthetic data.
+convention), in pixels, masks and reports alike; sagittal ones have the front at the left. Every drawing depends only on
+(seed, patient): the same patient looks the same whatever the number of patients, the process or the order of reading.
+`findings.py` sets which findings are drawn, and how often. Results on these data are results on synthetic data.
 """
 
 from collections.abc import Iterator
@@ -23,8 +23,8 @@ from data_scripts.sources.synthetic.findings import (
     SYNTHETIC_LEVELS,
     LevelFindings,
     Patient,
-    sample_degeneration,
     sample_patient,
+    sample_sagittal_facts,
 )
 from data_scripts.sources.synthetic.reports import write_reports, write_spine_reports
 from data_scripts.sources.synthetic.sagittal import SAGITTAL_MASK_NAMES, paint_spine
@@ -35,9 +35,9 @@ from data_scripts.sources.synthetic.surroundings import Build, paint_surrounding
 ABOUT = SourceAbout(
     name="synthetic",
     summary=(
-        "Axial T1 and T2 slices drawn from anatomy, six per patient, or with --plane sagittal two midsagittal ones, with "
-        "masks and reports that state what was drawn: disc bulge, protrusion, canal stenosis, dehydration or no "
-        "finding. No real patient."
+        "T1 and T2 slices drawn from anatomy, six axial ones per patient or, with --plane sagittal, two midsagittal "
+        "ones, with masks, and reports that state what was drawn: disc bulge, protrusion, canal stenosis, dehydration "
+        "or no finding. No real patient."
     ),
     license="cc0-1.0",
     citation="Drawn by data_scripts.sources.synthetic.source of LumbarCLIP.",
@@ -66,8 +66,8 @@ def describe(options: ReadOptions) -> SourceInfo:
     return SourceInfo(
         about=ABOUT,
         summary=(
-            f"{options.num_patients} synthetic patients (seed {options.seed}): {options.plane} lumbar MRI slices drawn from "
-            "anatomy, with disc bulge, protrusion, canal stenosis, dehydration or no finding. No real patient."
+            f"{options.num_patients} synthetic patients (seed {options.seed}): {options.plane} lumbar MRI slices drawn "
+            "from anatomy, with disc bulge, protrusion, canal stenosis, dehydration or no finding. No real patient."
         ),
         label_names=(LOW_BACK_PAIN, NO_FINDING),
         grade_names=STENOSIS_GRADES,
@@ -119,12 +119,12 @@ def _axial_records(seed: int, patient: int) -> Iterator[Record]:
 def _sagittal_records(seed: int, patient: int) -> Iterator[Record]:
     patient_id = f"synthetic-{patient:04d}"
     _, scanner = _sample_patient_looks(seed, patient)
-    facts = sagittal_patient(seed, patient)
+    facts = sagittal_facts(seed, patient)
     report, *rephrasings = write_spine_reports(facts, _stream(seed, patient, _SAGITTAL_WORDING))
     for sequence in SYNTHETIC_SEQUENCES:
         yield Record(
-            load_image=partial(load_sagittal_image, seed, patient, sequence),
-            load_mask=partial(load_sagittal_mask, seed, patient, sequence),
+            load_image=partial(load_sagittal_image, seed, patient, facts, sequence),
+            load_mask=partial(load_sagittal_mask, seed, patient, facts, sequence),
             report=report,
             rephrasings=tuple(rephrasings),
             labels=(NO_FINDING if facts.is_normal else LOW_BACK_PAIN,),
@@ -149,14 +149,14 @@ def load_mask(seed: int, patient: int, findings: LevelFindings, sequence: str) -
     return Image.fromarray(draw_slice(seed, patient, findings, sequence).mask)
 
 
-def load_sagittal_image(seed: int, patient: int, sequence: str) -> Image.Image:
+def load_sagittal_image(seed: int, patient: int, facts: Patient, sequence: str) -> Image.Image:
     """Draw a midsagittal slice, 8-bit grey."""
-    return _as_image(draw_sagittal(seed, patient, sequence))
+    return _as_image(draw_sagittal(seed, patient, facts, sequence))
 
 
-def load_sagittal_mask(seed: int, patient: int, sequence: str) -> Image.Image:
+def load_sagittal_mask(seed: int, patient: int, facts: Patient, sequence: str) -> Image.Image:
     """Draw the mask of the slice, indices of `SAGITTAL_MASK_NAMES`."""
-    return Image.fromarray(draw_sagittal(seed, patient, sequence).mask)
+    return Image.fromarray(draw_sagittal(seed, patient, facts, sequence).mask)
 
 
 def _as_image(slice_: Slice) -> Image.Image:
@@ -189,17 +189,16 @@ def draw_slice(seed: int, patient: int, findings: LevelFindings, sequence: str) 
     return Slice(image=image, mask=canvas.mask)
 
 
-def sagittal_patient(seed: int, patient: int) -> Patient:
-    """Draw the facts of a patient: the findings of the axial slices, and what only a sagittal one shows."""
+def sagittal_facts(seed: int, patient: int) -> Patient:
+    """Draw the facts of a patient's sagittal slices: the findings of the axial ones, and what only this plane shows."""
     levels = sample_patient(_stream(seed, patient, _FINDINGS))
-    return sample_degeneration(levels, _stream(seed, patient, _DEGENERATION))
+    return sample_sagittal_facts(levels, _stream(seed, patient, _DEGENERATION))
 
 
 @lru_cache(maxsize=1)
-def draw_sagittal(seed: int, patient: int, sequence: str) -> Slice:
-    """Draw the midsagittal slice of a patient, cut to a field of view of the patient's own."""
+def draw_sagittal(seed: int, patient: int, facts: Patient, sequence: str) -> Slice:
+    """Draw the midsagittal slice of a patient with the given facts, cut to a field of view of the patient's own."""
     build, scanner = _sample_patient_looks(seed, patient)
-    facts = sagittal_patient(seed, patient)
     shapes = {
         level: sample_shape(level, build.size, _stream(seed, patient, _SHAPE, level)) for level in SYNTHETIC_LEVELS
     }
@@ -210,7 +209,9 @@ def draw_sagittal(seed: int, patient: int, sequence: str) -> Slice:
         column=0.60 * SAGITTAL_SIZE + shape_rng.normal(0.0, 5.0),
         row=0.535 * SAGITTAL_SIZE + shape_rng.normal(0.0, 4.0),
     )
-    columns = slice(int(shape_rng.uniform(0.0, 0.28) * SAGITTAL_SIZE), int(shape_rng.uniform(0.94, 1.0) * SAGITTAL_SIZE))
+    columns = slice(
+        int(shape_rng.uniform(0.0, 0.28) * SAGITTAL_SIZE), int(shape_rng.uniform(0.94, 1.0) * SAGITTAL_SIZE)
+    )
     texture_rng = _stream(seed, patient, _SAGITTAL_TEXTURE)  # the same for T1 and T2: it is the same tissue
     canvas = Canvas(SAGITTAL_SIZE, scanner.spacing_mm, pose, SIGNAL[sequence], texture_rng)
     paint_spine(canvas, spine, facts.conus, build.fat_mm, texture_rng)

@@ -7,15 +7,16 @@ margin of the disc L3/L4. Discs that are also drawn in axial slices take their m
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from scipy.interpolate import CubicSpline
 from scipy.spatial import KDTree
 
-from data_scripts.sources.synthetic.anatomy import LevelShape, posterior_shift, sac_frame
+from data_scripts.sources.synthetic.anatomy import LevelShape, posterior_shift, sac_frame, sac_triangularity
 from data_scripts.sources.synthetic.canvas import Field
-from data_scripts.sources.synthetic.findings import LevelFindings, Patient
+from data_scripts.sources.synthetic.findings import SAGITTAL_LEVELS, LevelFindings, Patient
 
 # From the bottom up, L5/S1 to T8/T9: height of a healthy disc and its wedge (degrees, anterior side higher), then
 # height, depth at mid-height and wedge of the vertebra above it. About 50 degrees of lordosis, as in supine adults.
@@ -113,19 +114,26 @@ class Spine:
 
 def disc_shape(shape: LevelShape, findings: LevelFindings, pfirrmann: int, height: float) -> DiscShape:
     """Measure a disc at the midline of its axial slice."""
-    half_sac, middle = sac_frame(shape, findings)[1:]
-    free_half_sac, free_middle = sac_frame(shape, LevelFindings(level=shape.level))[1:]
     # In the middle a normal disc lies in front of the oval that axial measures refer to; the wall follows it there.
     wall = -shape.concavity
+    margin = float(posterior_shift(0.0, shape, findings)) - wall
+
+    def sac(drawn: LevelFindings) -> tuple[float, float]:
+        half_depth, middle = sac_frame(shape, drawn)[1:]
+        triangularity = sac_triangularity(shape, drawn)
+        return middle - half_depth * (1.0 - triangularity) - wall, middle + half_depth * (1.0 + triangularity) - wall
+
+    sac_front, sac_back = sac(findings)
+    free_front, free_back = sac(LevelFindings(level=shape.level))
     return DiscShape(
         pfirrmann=pfirrmann,
         height=height,
         half_depth=shape.disc_half_depth,
-        margin=float(posterior_shift(0.0, shape, findings)) - wall,
-        sac_front=middle - half_sac - wall,
-        sac_back=middle + half_sac - wall,
-        free_front=free_middle - free_half_sac - wall,
-        free_back=free_middle + free_half_sac - wall,
+        margin=margin,
+        sac_front=max(sac_front, margin + 0.7),
+        sac_back=sac_back,
+        free_front=free_front,
+        free_back=free_back,
         filling={None: 0.0, "mild": 0.45, "moderate": 0.85, "severe": 1.0}[findings.stenosis],
         hydration=shape.hydration,
         thick_ligaments=findings.hypertrophy,
@@ -139,9 +147,10 @@ def sample_spine(patient: Patient, shapes: Mapping[str, LevelShape], size: float
     stature, disc_scale = size * rng.uniform(0.95, 1.04), rng.uniform(0.9, 1.12)
     canal, age = rng.uniform(0.92, 1.08), rng.uniform(0.7, 1.0)
     findings_of = {findings.level: findings for findings in patient.levels}
+    grade_of = dict(zip(SAGITTAL_LEVELS, patient.pfirrmann, strict=True))
     discs_shaped: dict[str, DiscShape] = {}
     for level, (height, _) in DISCS.items():
-        pfirrmann = patient.pfirrmann.get(level, patient.pfirrmann["T11/T12"])
+        pfirrmann = grade_of.get(level, patient.pfirrmann[0])  # those above look like the uppermost
         height *= stature * disc_scale * HEIGHT_SHARE[pfirrmann] * rng.uniform(0.93, 1.07)
         if level in findings_of:
             discs_shaped[level] = disc_shape(shapes[level], findings_of[level], pfirrmann, height)
@@ -222,10 +231,14 @@ def _stack_down(
         length = height * stature
         center = point - _up(middle, 0.5 * length)
         below = SACRUM[index + 1][1] if index + 1 < len(SACRUM) else 0.8 * depth
-        common = {"center": (float(center[0]), float(center[1])), "angle": middle, "wedge": -wedge}
         bodies.append(
             Segment(
-                name=f"S{index + 1}", half_height=0.5 * length, half_depth=0.25 * size * (depth + below), **common
+                name=f"S{index + 1}",
+                center=(float(center[0]), float(center[1])),
+                angle=middle,
+                half_height=0.5 * length,
+                half_depth=0.25 * size * (depth + below),
+                wedge=-wedge,
             )
         )
         point, angle = point - _up(middle, length), angle - wedge
@@ -257,16 +270,16 @@ def _assemble(
     origin = np.array(third.at(third.half_depth, 0.0))
 
     def moved(segments: list[Segment]) -> tuple[Segment, ...]:
-        shift = [(segment.center[0] - float(origin[0]), segment.center[1] - float(origin[1])) for segment in segments]
         return tuple(
-            Segment(**{**segment.__dict__, "center": center}) for segment, center in zip(segments, shift, strict=True)
+            replace(one, center=(one.center[0] - float(origin[0]), one.center[1] - float(origin[1])))
+            for one in segments
         )
 
     bodies_there, discs_there, sacrum_there, sacral_there = map(moved, (bodies, discs, sacrum, sacral_discs))
     nodes = [disc.at(disc.half_depth, 0.0) for disc in (*discs_there[::-1], *sacral_there)]
     last = sacrum_there[-1]
     nodes.append(last.at(last.half_depth, -last.half_height))
-    knots = np.concatenate([[0.0], np.cumsum([math.dist(a, b) for a, b in zip(nodes, nodes[1:], strict=False)])])
+    knots = np.concatenate([[0.0], np.cumsum([math.dist(a, b) for a, b in pairwise(nodes)])])
     curve = CubicSpline(knots, np.array(nodes))
     fine = curve(np.arange(-30.0, knots[-1], 0.25))  # the wall goes on above the uppermost disc
     length = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(fine, axis=0), axis=1))])
@@ -276,7 +289,8 @@ def _assemble(
     segments = (*bodies_there, *discs_there, *sacrum_there, *sacral_there)
     rims = np.array([segment.at(segment.half_depth, 0.0) for segment in segments])
     wall_at = {
-        segment.name: WALL_STEP_MM * float(nearest) for segment, nearest in zip(segments, tree.query(rims)[1], strict=True)
+        segment.name: WALL_STEP_MM * float(nearest)
+        for segment, nearest in zip(segments, tree.query(rims)[1], strict=True)
     }
     return Spine(
         bodies=bodies_there,

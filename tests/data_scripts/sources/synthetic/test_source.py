@@ -2,6 +2,7 @@ import hashlib
 import pickle
 import subprocess
 import sys
+from collections import defaultdict
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import numpy as np
 import pytest
 
 from data_scripts.records import LOW_BACK_PAIN, NO_FINDING, ReadOptions
-from data_scripts.sources.synthetic.anatomy import AREA_BETWEEN, DISC, PARASPINAL_MUSCLE, PSOAS, THECAL_SAC
+from data_scripts.reports.findings import report_facts
+from data_scripts.sources.synthetic.anatomy import AREA_BETWEEN, DISC, MASK_NAMES, PARASPINAL_MUSCLE, PSOAS, THECAL_SAC
 from data_scripts.sources.synthetic.findings import SYNTHETIC_LEVELS, LevelFindings, sample_patient
-from data_scripts.sources.synthetic.source import draw_slice, load_image, read
+from data_scripts.sources.synthetic.sagittal import SAGITTAL_MASK_NAMES
+from data_scripts.sources.synthetic.source import describe, draw_slice, load_image, read, sagittal_facts
 
 FINGERPRINT = """
 import hashlib
@@ -25,8 +28,8 @@ for record in list(read(ReadOptions(raw=None, seed=7, num_patients={num_patients
 """
 
 
-def records_of(num_patients, seed=0):
-    return list(read(ReadOptions(raw=None, seed=seed, num_patients=num_patients)))
+def records_of(num_patients, seed=0, plane="axial"):
+    return list(read(ReadOptions(raw=None, seed=seed, num_patients=num_patients, plane=plane)))
 
 
 def draw(findings, patient=1, sequence="T2"):
@@ -190,6 +193,57 @@ def test_a_finding_changes_no_pixel_far_from_its_level():
     changed = np.nonzero(normal.image != draw(worst).image)
     assert changed[0].min() > 40 and changed[0].max() < 152
     assert changed[1].min() > 40 and changed[1].max() < 152
+
+
+def affirmed_facts(record, text):
+    """Facts that a text affirms; those that an axial report states without a level are of its own."""
+    level = None if record.level == "several" else record.level
+    facts = {(kind, place or level, *rest) for kind, place, *rest in report_facts(text) if not rest[-1]}
+    # Contact with the sac is a wording of a bulge; grades have no words in axial reports.
+    return {fact for fact in facts if fact[0] not in ("thecal sac contact", "Pfirrmann grade")}
+
+
+def test_sagittal_reports_state_the_facts_of_the_axial_ones():
+    axial = defaultdict(list)
+    for record in records_of(40):
+        axial[record.patient_id].append(record)
+    for record in records_of(40, plane="sagittal"):
+        same_patient = axial[record.patient_id]
+        expected = set().union(*(affirmed_facts(other, other.report) for other in same_patient))
+        for text in (record.report, *record.rephrasings):
+            assert affirmed_facts(record, text) == expected, text
+        is_normal = all(other.labels == (NO_FINDING,) for other in same_patient)
+        assert record.labels == ((NO_FINDING,) if is_normal else (LOW_BACK_PAIN,))
+        assert record.grade == max(other.grade for other in same_patient)
+        assert record.pixel_spacing_mm == same_patient[0].pixel_spacing_mm
+
+
+def test_a_sagittal_patient_has_two_records_that_share_mask_and_report():
+    records = records_of(3, plane="sagittal")
+    assert [record.sequence for record in records] == ["T1", "T2"] * 3
+    assert {(record.plane, record.level) for record in records} == {("sagittal", "several")}
+    for t1, t2 in zip(records[::2], records[1::2], strict=True):
+        assert (t1.report, t1.rephrasings, t1.patient_id) == (t2.report, t2.rephrasings, t2.patient_id)
+        assert t1.load_mask().tobytes() == t2.load_mask().tobytes()
+        assert t1.load_image().size == t1.load_mask().size
+    assert describe(ReadOptions(raw=None, plane="sagittal")).mask_names == SAGITTAL_MASK_NAMES
+    assert describe(ReadOptions(raw=None)).mask_names == MASK_NAMES
+
+
+def test_pfirrmann_grades_follow_the_dehydration_that_axial_slices_show():
+    for patient in range(1, 200):
+        facts = sagittal_facts(0, patient)
+        for findings, grade in zip(facts.levels, facts.pfirrmann[-3:], strict=True):
+            assert (grade >= 3) == findings.dehydration
+        assert not facts.is_normal or max(facts.pfirrmann) <= 2
+
+
+def test_axial_slices_are_those_of_earlier_versions():
+    digest = hashlib.sha256()
+    for record in records_of(2):
+        digest.update(repr((record.report, record.rephrasings, record.labels, record.grade)).encode())
+        digest.update(record.load_mask().tobytes())
+    assert digest.hexdigest() == "29e33767dac47be56f264ebf51d1fca53d37166c154dc410da11f99eb44a18d3"
 
 
 def test_a_folder_or_no_patients_is_refused():
