@@ -70,11 +70,11 @@ def outline_distances(truth: Array, predicted: Array) -> tuple[float, float]:
     import torch
     from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
 
-    pair = [torch.from_numpy(np.ascontiguousarray(mask))[None, None].float() for mask in (predicted, truth)]
+    first, second = (torch.from_numpy(np.ascontiguousarray(mask))[None, None].float() for mask in (predicted, truth))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # MONAI warns of its own calls
-        hausdorff = compute_hausdorff_distance(*pair, include_background=True, percentile=95)
-        surface = compute_average_surface_distance(*pair, include_background=True, symmetric=True)
+        hausdorff = compute_hausdorff_distance(first, second, include_background=True, percentile=95)
+        surface = compute_average_surface_distance(first, second, include_background=True, symmetric=True)
     return hausdorff.item(), surface.item()
 
 

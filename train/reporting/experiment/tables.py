@@ -198,7 +198,8 @@ def findings_table(results: Mapping[str, Any]) -> str:
 
 def masks_tables(results: Mapping[str, Any]) -> dict[str, str]:
     """Compare systems class by class, by what they segment."""
-    systems, tables = everything(results), {}
+    systems = everything(results)
+    tables: dict[str, str] = {}
     for metric in ("dice", "hausdorff_95_mm", "hausdorff_95_pixels"):
         found = {name for system in systems.values() for name in system["metrics"].get("segmentation", {})}
         columns = {
