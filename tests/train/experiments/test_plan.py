@@ -7,9 +7,9 @@ from accelerate import Accelerator
 from datasets import load_dataset
 
 from tests.train.experiments.experiment_settings import experiment_settings
-from train.experiments import plan
 from train.experiments.data import open_experiment_data
 from train.experiments.experiment import PLAN, run_experiment
+from train.experiments.kinds import pretraining
 from train.experiments.kinds.pretraining_speed import pairs_per_second
 from train.experiments.plan import estimate_runs, plan_table
 from train.experiments.spec import ExperimentArguments, plan_runs
@@ -24,7 +24,7 @@ def experiment_of(dataset, out, **changed):
 
 @pytest.mark.slow
 def test_updates_are_those_of_the_run(tiny_dataset_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(plan, "pairs_per_second", lambda *_: 20.0)
+    monkeypatch.setattr(pretraining, "pairs_per_second", lambda *_: 20.0)
     settings = {"gradient_accumulation_steps": 3, "balance": "upsample"}
     systems = {"A": {"system": "clip", **settings}, "B": {"system": "clip", "max_updates": 2}}
     experiment = experiment_of(tiny_dataset_folder, tmp_path / "s", systems=systems)
@@ -45,7 +45,7 @@ def test_runs_of_one_kind_are_timed_once(tiny_dataset_folder, tmp_path, monkeypa
         timed.append((*args.objectives, args.image_size))
         return 10.0
 
-    monkeypatch.setattr(plan, "pairs_per_second", watched)
+    monkeypatch.setattr(pretraining, "pairs_per_second", watched)
     systems = {
         "A": {"system": "lumbarclip"},
         "B": {"system": "lumbarclip", "projection": "nonlinear", "label_temperature": 0.5, "learning_rate": 1e-5},

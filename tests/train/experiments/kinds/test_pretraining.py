@@ -8,8 +8,8 @@ import timm
 from datasets import load_dataset
 
 from train.evaluation.predict import PROBES
-from train.experiments import data
 from train.experiments.data import Fold
+from train.experiments.kinds import pretraining
 from train.experiments.kinds.pretraining import baselines_of
 
 
@@ -21,8 +21,8 @@ def fold(tiny_dataset_folder):
 
 def test_baselines_of_other_rows_are_answered_anew(fold, tmp_path, monkeypatch):
     asked = []
-    predict = data.predict_majority
-    monkeypatch.setattr(data, "predict_majority", lambda of: asked.append(len(of["test"])) or predict(of))
+    predict = pretraining.predict_majority
+    monkeypatch.setattr(pretraining, "predict_majority", lambda of: asked.append(len(of["test"])) or predict(of))
     first = baselines_of(fold, ["majority"], tmp_path)["majority"]
     again = baselines_of(fold, ["majority"], tmp_path)["majority"]
     assert asked == [12] and first.keys() == again.keys()
@@ -42,7 +42,7 @@ def test_a_baseline_that_cannot_be_had_is_left_out_and_asks_for_nothing_again(fo
     names = ["hog", "texture", "imagenet"]
     first = baselines_of(fold, names, tmp_path)
     assert list(first) == ["hog", "texture"]
-    monkeypatch.setattr(data, "pixel_features", None)  # the file of the first start has all that can be had
+    monkeypatch.setattr(pretraining, "pixel_features", None)  # the file of the first start has all that can be had
     assert list(baselines_of(fold, names, tmp_path)) == ["hog", "texture"]
 
 
