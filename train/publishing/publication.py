@@ -103,9 +103,11 @@ def prepare_adapter(args: PublishArguments, api: HfApi) -> Path:
             f"{run} has no {ADAPTER} or no {golden.relative_to(run)}: set --run to the folder of a finished run with "
             "--lora_rank."
         )
-    if read_config(run / CHECKPOINT).is_classifier:
+    config = read_config(run / CHECKPOINT)
+    if config.is_classifier or config.is_segmenter:
+        kind = "classifier" if config.is_classifier else "segmentation model"
         raise ValueError(
-            f"{run} is a classifier, and adapters do not contain the names of its classes: publish it whole, without "
+            f"{run} is a {kind}, and adapters do not contain the names of its classes: publish it whole, without "
             "--adapter."
         )
     check_nothing_added(source, [*read_golden_outputs(run / CHECKPOINT)["files"], *ADAPTER_FILES])
@@ -177,8 +179,10 @@ def prepare_app(args: PublishArguments) -> Path:
     """
     run, index = Path(args.run), Path(args.index) if args.index else None
     if index is not None:
-        if read_config(run / CHECKPOINT).is_classifier:
-            raise ValueError(f"{run} is a classifier, which does not compare images with reports: omit --index.")
+        config = read_config(run / CHECKPOINT)
+        if config.is_classifier or config.is_segmenter:
+            kind = "classifier" if config.is_classifier else "segmentation model"
+            raise ValueError(f"{run} is a {kind}, which does not compare images with reports: omit --index.")
         model, _ = load_checkpoint(run / CHECKPOINT)
         read_index(index, weights_sha256(model))
     folder, anatomy = run / HUB / "space", read_run(run)["data"].get("anatomy") or LUMBAR_SPINE

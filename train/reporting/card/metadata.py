@@ -80,6 +80,8 @@ def evaluation_results(metrics: Mapping[str, Any], hub_id: str | None) -> list[E
     """List every defined metric of the protocols that a card leads with; `hub_id` is that of the data, if any."""
     if "by_system" in metrics:  # of a fine-tuned classifier
         groups = {("image-classification", "Image classification"): metrics["by_system"]["fine_tuned"]}
+    elif "resolution_limit" in metrics:  # of a segmentation model
+        groups = {("image-segmentation", "Semantic segmentation"): metrics["metrics"]}
     else:
         groups = {
             ("image-classification", "Linear probe on frozen image features"): metrics["linear_probe"],

@@ -23,12 +23,14 @@ RUN_KEYS = (
 CONFIG_KEYS = ("vision_config", "text_config", "projection", "projection_dim")
 METRICS_KEYS = ("dataset", "weights_sha256", "command", "date")
 CLASSIFIER_KEYS = ("by_system", "difference", "patients", "calibration")
+SEGMENTATION_KEYS = ("metrics", "classes")
 EVALUATION_KEYS = ("linear_probe", "zero_shot", "retrieval", "baselines", "further", "prompts")
 EXPERIMENT_KEYS = ("headline", "systems", "baselines", "comparisons", "experiment", "dataset", "command", "date")
 OF_A_RUN = "Name the whole folder that pretraining or fine-tuning wrote."
 OF_AN_EXPERIMENT = "Set --experiment to the folder of a finished experiment, written by train/compare_systems.py."
 MEASURE_AGAIN = (
-    "Measure the model again with train/evaluate_model.py --checkpoint; for a classifier, rerun its training with "
+    "Measure the model again with train/evaluate_model.py --checkpoint; for a classifier or a "
+    "segmentation model, rerun its training with "
     "--resume."
 )
 
@@ -61,7 +63,8 @@ def build_model_card(
             "--checkpoint, or set --allow_unmeasured; the card will then say so."
         )
     if metrics is not None:
-        protocol = CLASSIFIER_KEYS if "by_system" in metrics else EVALUATION_KEYS
+        of_head = SEGMENTATION_KEYS if "resolution_limit" in metrics else EVALUATION_KEYS
+        protocol = CLASSIFIER_KEYS if "by_system" in metrics else of_head
         _check_complete(run_folder / "metrics.json", metrics, protocol, MEASURE_AGAIN)
         check_same_weights(checkpoint, metrics["weights_sha256"])
     files = RunFiles(

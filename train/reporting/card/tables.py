@@ -91,6 +91,21 @@ def classifier_tables(metrics: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def segmentation_tables(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay out the metrics of a segmentation model, by name in the card."""
+    entries = metrics["metrics"]
+    leading = [name for name in entries if name == "macro_dice" or name.startswith("dice/")]
+    return {
+        "headline_table": systems_table({"this model": entries}, leading),
+        "all_metrics_table": metrics_table({"metric": entries, "limit of the resolution": metrics["resolution_limit"]}),
+        "differences_table": "",
+        "label_table": counts_table("class", metrics["dataset"]["labels"]),
+        **{"baselines": [], "left_out_baselines": {}, "retrieval_table": "", "prompts": {}, "unseen_wordings": {}},
+        **{"asked": "", "fused": False, "wordings_table": "", "polarity_table": ""},
+        "undefined": undefined_notes([entries]),
+    }
+
+
 def headline_metrics(linear_probe: Mapping[str, Entry]) -> list[str]:
     """Choose the metrics that a card leads with: AUROC for independent findings, else F1 and accuracy.
 
@@ -109,7 +124,8 @@ def headline_metrics(linear_probe: Mapping[str, Entry]) -> list[str]:
 
 def calibration_table(metrics: Mapping[str, Any]) -> str:
     """Show the effect of scaling and prediction sets on the measured patients, for a classifier or the prompts."""
-    entries = metrics["calibration"] if "calibration" in metrics else metrics["further"].get("calibration/zero_shot")
+    of_prompts = metrics.get("further", {}).get("calibration/zero_shot")  # a segmentation model has none
+    entries = metrics.get("calibration", of_prompts)
     if not entries:
         return ""
     before, after, _ = STATES

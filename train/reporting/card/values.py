@@ -9,7 +9,7 @@ import yaml
 
 from data_scripts.records import KNEE, LUMBAR_SPINE
 from data_scripts.system.markdown import Markdown
-from modeling_lumbarclip.configuration_lumbarclip import CLASSIFIER, Scope
+from modeling_lumbarclip.configuration_lumbarclip import CLASSIFIER, SEGMENTER, Scope
 from modeling_lumbarclip.scope_lumbarclip import scope_in_words
 from train.evaluation.statistics.minima import PATIENTS_FOR_LABEL
 from train.reporting.card import tables
@@ -58,6 +58,18 @@ class RunFiles:
         return CLASSIFIER in self.config.get("architectures", ())
 
     @property
+    def is_segmenter(self) -> bool:
+        """Whether the checkpoint is a segmentation model."""
+        return SEGMENTER in self.config.get("architectures", ())
+
+    @property
+    def task(self) -> str:
+        """Task of the checkpoint's pipeline."""
+        if self.is_segmenter:
+            return "image-segmentation"
+        return "image-classification" if self.is_classifier else PIPELINE_TAG
+
+    @property
     def is_measured_elsewhere(self) -> bool:
         """Whether the metrics are from rows other than the run's; a classifier is measured on its own."""
         measured = self.metrics["dataset"].get("rows_sha256", {}) if self.metrics else {}
@@ -79,14 +91,13 @@ class RunFiles:
 def card_values(files: RunFiles, repo_id: str) -> dict[str, Any]:
     """Collect the values of the placeholders of `model_card.md`, for a model that will have this Hub id."""
     run, arguments, data, experiment = files.run, files.run["arguments"], files.run["data"], files.experiment
-    task = "image-classification" if files.is_classifier else PIPELINE_TAG
     leak, overlap = _leak(files), start_warning(run["start"])
     license_id, energy = model_license(data, arguments), energy_values(arguments, files.seconds)
     base, commit = files.adapter_base or (None, None)
     temperatures = files.config.get("class_temperatures") or []
     metadata = card_metadata(
         repo_id,
-        pipeline_tag=task,
+        pipeline_tag=files.task,
         license_id=license_id,
         data=data,
         metrics=None if leak or overlap else files.metrics,
@@ -106,7 +117,7 @@ def card_values(files: RunFiles, repo_id: str) -> dict[str, Any]:
         "metadata": Markdown(metadata.to_yaml()),
         "model_name": metadata.model_name,
         "repo_id": repo_id,
-        "task": task,
+        "task": files.task,
         "adapter_base": base,
         "adapter_base_commit": commit,
         "license_id": license_id,
@@ -166,6 +177,8 @@ def _model_values(files: RunFiles) -> dict[str, Any]:
         "lora_rank": arguments.get("lora_rank", 0),
         "lora_towers": arguments.get("lora_towers", []),
         "frozen": arguments.get("freeze", []),
+        "structures": list(config.get("id2label", {}).values())[1:] if files.is_segmenter else [],
+        "reads_prompts": files.is_segmenter and config.get("cross_attention") == "patch",
     }
 
 
@@ -225,8 +238,14 @@ def _result_values(files: RunFiles) -> dict[str, Any]:
         "zero_shot_is_chance": _is_chance(metrics),
         "rare_labels": {name: counts for name, counts in labels.items() if counts["patients"] < PATIENTS_FOR_LABEL},
         "calibration_table": tables.calibration_table(metrics),
-        **(tables.classifier_tables(metrics) if "by_system" in metrics else tables.result_tables(metrics)),
+        **_tables(metrics),
     }
+
+
+def _tables(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    if "by_system" in metrics:
+        return tables.classifier_tables(metrics)
+    return tables.segmentation_tables(metrics) if "resolution_limit" in metrics else tables.result_tables(metrics)
 
 
 def _is_chance(metrics: Mapping[str, Any]) -> bool:
@@ -252,7 +271,7 @@ def _training_values(files: RunFiles) -> dict[str, Any]:
     return {
         "command": shown_command(run["command"], folder),
         "updates": last.get("update"),
-        "batch": f"{files.pairs_of_update} {'images' if files.is_classifier else 'pairs'}",
+        "batch": f"{files.pairs_of_update} {'pairs' if files.task == PIPELINE_TAG else 'images'}",
         "learning_rate": f"{arguments['learning_rate']:g}",
         "seed": arguments["seed"],
         "losses": " and ".join(losses),

@@ -295,6 +295,30 @@ def test_classifier_tells_its_own_figures(tmp_path):
     assert untraceable(str(card), folder) == set()
 
 
+@pytest.mark.parametrize("cross_attention", ["patch", "none"])
+def test_the_card_of_a_segmentation_model(tmp_path, cross_attention):
+    folder = made_run(tmp_path)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    entries = {
+        "macro_dice": {"value": 0.901, "low": 0.88, "high": 0.92, "n": 9},
+        "dice/disc": {"value": 0.871, "low": 0.85, "high": 0.89, "n": 9},
+        "hausdorff_95_pixels/disc": {"value": None, "low": None, "high": None, "n": 0, "reason": "no disc was found"},
+    }
+    measured = {name: metrics[name] for name in ("dataset", "weights_sha256", "command", "date")}
+    measured |= {"metrics": entries, "resolution_limit": entries, "classes": ["disc"]}
+    (folder / "metrics.json").write_text(json.dumps(measured))
+    names = {"0": "background", "1": "disc"}
+    fields = {"id2label": names, "cross_attention": cross_attention, "calibration": None, "class_temperatures": None}
+    change(folder, "checkpoint/config.json", architectures=["LumbarCLIPForSemanticSegmentation"], **fields)
+    card = build_model_card(folder, REPO)
+    assert card.data.pipeline_tag == "image-segmentation"
+    assert {one.metric_value for one in card.data.eval_results or []} == {0.901, 0.871}
+    assert "0.901 [0.880, 0.920]" in card.text and 'pipeline("image-segmentation", repo' in card.text
+    assert "a decoder that segments disc" in card.text and "probabilities of pixels are not calibrated" in card.text
+    assert ("prompts=[" in card.text) == (cross_attention == "patch")
+    assert not re.search("zero-shot|by prompts|Retrieval|projection heads|pairs", card.text)
+
+
 def made_experiment():
     """A small `results.json`: two systems and a baseline by the headline metric."""
     group, metric = "probe/logistic/unprojected", "macro_f1"
