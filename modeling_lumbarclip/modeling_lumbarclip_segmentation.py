@@ -187,7 +187,7 @@ class LumbarCLIPForSemanticSegmentation(LumbarCLIPPreTrainedModel):
         output = LumbarCLIPSegmenterOutput(
             loss=None if labels is None else pixel_cross_entropy(logits, labels),
             logits=logits,
-            hidden_states=_selected(cast(Any, vision.hidden_states), wanted),
+            hidden_states=cast(Any, _selected(cast(Any, vision.hidden_states), wanted)),
             attentions=vision.attentions,
         )
         output.image_features = vision.pooler_output
@@ -268,7 +268,7 @@ class Decoder(nn.Module):
         context = self.context(pooled)[..., None, None]
         decoded: Tensor | None = None
         for place, (scale, given) in enumerate(zip(self.scales, beside, strict=True)):
-            size = given.shape[2:]
+            size: Sequence[int] = given.shape[2:]
             if 0 < place < len(maps) and size == maps[0].shape[2:]:  # of a pyramid, which has the grid of its coarsest
                 size = [
                     max(cells, side // self.strides[place]) for cells, side in zip(size, pixels.shape[2:], strict=True)

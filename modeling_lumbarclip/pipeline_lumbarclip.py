@@ -7,7 +7,7 @@ files, URLs and base64, singly or in lists, generators and datasets.
 
 from collections.abc import Iterable, Mapping
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -348,7 +348,7 @@ class LumbarCLIPImageClassificationPipeline(_ReadsImages, ImageClassificationPip
         return entries if reason is None else [{**entry, "reason": reason} for entry in entries]
 
 
-class LumbarCLIPSegmentationPipeline(_ReadsImages, ImageSegmentationPipeline):  # type: ignore[misc]
+class LumbarCLIPSegmentationPipeline(_ReadsImages, ImageSegmentationPipeline):
     """Segment an image with a fine-tuned `LumbarCLIPForSemanticSegmentation`; refuse other models.
 
     Returns an entry for each class, or for each of the `prompts` that are asked in their place: `label`, `mask`, a PIL
@@ -358,7 +358,7 @@ class LumbarCLIPSegmentationPipeline(_ReadsImages, ImageSegmentationPipeline):  
     only.
     """
 
-    _load_processor = None  # a checkpoint without texts may have only its image processor
+    _load_processor = cast(Any, None)  # a checkpoint without texts may have only its image processor
     processor: Any
 
     def __init__(self, *, model: Any, **kwargs: Any) -> None:

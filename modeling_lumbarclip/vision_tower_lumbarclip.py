@@ -21,12 +21,12 @@ class Scale(NamedTuple):
     """A feature map of a vision tower.
 
     Args:
-        index: Among the tower's hidden states; None: its last layer.
+        layer: Among the tower's hidden states; None: its last layer.
         width: Channels.
         stride: Pixels of the image between neighbouring cells.
     """
 
-    index: int | None
+    layer: int | None
     width: int
     stride: int
 
@@ -256,10 +256,10 @@ def feature_maps(tower: PreTrainedModel, outputs: Any, image_shape: Sequence[int
     """
     maps = []
     for scale in scales(tower):
-        if scale.index is None:
+        if scale.layer is None:
             grid: Tensor | None = _last_grid(tower, outputs.last_hidden_state, image_shape)
         else:
-            grid = _as_grid(outputs.hidden_states[scale.index], image_shape, num_prefix_tokens(tower))
+            grid = _as_grid(outputs.hidden_states[scale.layer], image_shape, num_prefix_tokens(tower))
         if grid is None:
             raise ValueError(
                 f"{tower_name(tower)} cuts images of {image_shape[2]} x {image_shape[3]} pixels into patches that "
