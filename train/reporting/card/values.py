@@ -150,6 +150,13 @@ def objective_in_words(arguments: Mapping[str, Any]) -> str:
     return " + ".join(name if weight == 1 else f"{weight:g} {name}" for name, weight in weights.items())
 
 
+def _frozen(arguments: Mapping[str, Any]) -> list[str]:
+    count = arguments.get("freeze_vision_layers", 0)
+    towers = [f"a frozen {tower} tower" for tower in arguments.get("freeze", [])]
+    layers = "layer" if count == 1 else f"{count} layers"
+    return towers + ([f"the first {layers} of the vision tower frozen"] if count else [])
+
+
 def _model_values(files: RunFiles) -> dict[str, Any]:
     arguments, config = files.run["arguments"], files.config
     vision, text = config["vision_config"], config["text_config"]
@@ -165,7 +172,7 @@ def _model_values(files: RunFiles) -> dict[str, Any]:
         "objective": objective_in_words(arguments),
         "lora_rank": arguments.get("lora_rank", 0),
         "lora_towers": arguments.get("lora_towers", []),
-        "frozen": arguments.get("freeze", []),
+        "frozen": _frozen(arguments),
     }
 
 
