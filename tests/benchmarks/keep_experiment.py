@@ -20,6 +20,7 @@ RESULTS = Path(__file__).parent / "results"
 GROUPS = (
     *("probe/paper/unprojected", "probe/paper_logit_adjusted/unprojected", "grade/unprojected"),
     *("zero_shot", "zero_shot/unseen", "zero_shot/single_wordings", "polarity"),
+    *("grade_by/prompts", "grade_by/fusion", "grade_by/probe"),
 )
 RETRIEVAL = "retrieval/report"
 KEPT = ("value", "low", "high", "n", "reason", "by_seed", "standard_deviation_of_seeds")

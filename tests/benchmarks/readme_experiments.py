@@ -23,6 +23,13 @@ WORDS = {
 }
 SCORES = {"pointing_game": "pointing game", "inside_energy": "inside-mask energy"}
 MAP_BASELINES = ("randomised model", "centre prior", "uniform map")
+# What tells the grade of a knee, by group; the last one is measured for baselines, too.
+READERS = {
+    "grade_by/prompts": "prompts",
+    "grade_by/fusion": "image and text fused",
+    "grade_by/probe": "probe",
+    "grade/unprojected": "probe",
+}
 PAPER = "probe/paper/unprojected"
 PROBES = {
     "paper": "the paper's probe, each row once",
@@ -53,6 +60,8 @@ def experiment_section(name: str, title: str, introduction: str, closing: str, r
     Returns:
         Markdown.
     """
+    if _any_has(results, "grade_by/prompts", "flip_agreement"):
+        return knee_section(name, title, introduction, closing, results)
     headline, metric = results["headline"]["group"], results["headline"]["metric"]
     differences = _differences(results, metric)
     if results["headline"]["exclusive"]:
@@ -92,6 +101,76 @@ def experiment_section(name: str, title: str, introduction: str, closing: str, r
         f"`{results['command']}`, {results['date'][:10]}, `results/experiment_{name}.json`.",
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def knee_section(name: str, title: str, introduction: str, closing: str, results: dict[str, Any]) -> str:
+    """Write an experiment on grades of knees: what reads the grade, and whether a mirror image changes it."""
+    systems = {**results["systems"], **results["baselines"]}
+    told = ("accuracy", "quadratic_kappa", "flip_agreement")
+    columns = {
+        f"{readable(metric)}, {READERS[group]}": (group, metric)
+        for group in READERS
+        for metric in told
+        if _any_has(results, group, metric)
+    }
+    rows = [
+        [
+            SYSTEM_NAMES.get(system, system),
+            *(format_entry(entry["metrics"].get(g, {}).get(m)) for g, m in columns.values()),
+        ]
+        for system, entry in systems.items()
+    ]
+    compared = [
+        entry
+        for entry in results["comparisons"]
+        if entry["to"] == "systems" and entry["group"] in READERS and entry["metric"] in told
+    ]
+    reference = results["headline"]["reference"]
+    pairs = [
+        [f"{readable(entry['metric'])}, {READERS[entry['group']]}"]
+        + [format_entry(entry["differences"].get(system)) for system in results["systems"] if system != reference]
+        for entry in compared
+    ]
+    others = [f"{reference} less {system}" for system in results["systems"] if system != reference]
+    return "\n\n".join(
+        part
+        for part in (
+            f"### {title}",
+            f"{introduction} Measured on {dataset_in_words(results)}; 95 % intervals over patients.",
+            markdown_table(["system", *columns], rows),
+            "Differences, paired on the same patients:",
+            markdown_table(["difference", *others], pairs),
+            "\n".join(
+                "- " + differences_in_words(entry, f"{readable(entry['metric'])} by {READERS[entry['group']]}")
+                for entry in compared
+            ),
+            f"![{title}](results/experiment_{name}.png)",
+            " ".join(
+                filter(None, (closing, f"The picture: {in_words(results['headline']['metric'])} of the findings."))
+            ),
+            f"`{results['command']}`, {results['date'][:10]}, `results/experiment_{name}.json`.",
+        )
+        if part
+    )
+
+
+def differences_in_words(comparison: Mapping[str, Any], metric: str) -> str:
+    """Say from which systems the first one of a comparison differs by more than chance.
+
+    Example:
+        >>> pairs = {"A": {"value": -0.2, "excludes_zero": True}, "B": {"value": 0.1, "excludes_zero": False}}
+        >>> differences_in_words({"first": "CLIP", "differences": pairs}, "accuracy")
+        'Accuracy: *CLIP* is below *A*; any other difference may be chance.'
+    """
+    sure = {name: pair["value"] for name, pair in comparison["differences"].items() if pair["excludes_zero"]}
+    sides = {
+        "above": [f"*{name}*" for name, value in sure.items() if value > 0],
+        "below": [f"*{name}*" for name, value in sure.items() if value < 0],
+    }
+    told = " and ".join(f"{side} {_listed(names)}" for side, names in sides.items() if names)
+    found = f"*{comparison['first']}* is {told}" if told else f"no difference of *{comparison['first']}* exceeds chance"
+    rest = "; any other difference may be chance" if told and len(sure) < len(comparison["differences"]) else ""
+    return f"{metric[0].upper()}{metric[1:]}: {found}{rest}."
 
 
 def asked_columns(metric: str) -> dict[str, tuple[str, str]]:

@@ -64,6 +64,19 @@ EXPERIMENTS = [
         "of the same patients, which flatters it; so was the baselines' probe.",
     ),
     (
+        "koa",
+        "Knees: CLIP-KOA and its parts",
+        "Radiographs with Kellgren-Lawrence grades 0 to 4, 722 to learn from. A tower of ImageNet weights, nine of "
+        "its 17 layers frozen, 128 pixels, four passes. CLIP learns the prompts of each grade beside the contrast with "
+        "captions composed from grade and side; symmetry adds each film's mirror image, consistency a second augmented "
+        "view, CLIP-KOA both. Image only learns the same grades without texts, so its prompts tell nothing. *Flip "
+        "agreement*: share of films whose mirror image gets the same grade.",
+        "We aimed at an accuracy of 0.60, a kappa of 0.75 and, with symmetry, a flip agreement of 0.95: none is "
+        "reached. By prompts, no system with texts finds grade 1. The recipe was fixed before the test patients were "
+        "measured, and is short: `configs/knee_koa.yaml` says what three times as many passes of CLIP-KOA reach. The "
+        "intervals do not cover other seeds.",
+    ),
+    (
         "small_cpu",
         "The paper's systems, small, on the synthetic set",
         "Seven systems of the paper's Table 2 with small towers, plus CLIP, SigLIP, a tower trained on only the "
@@ -125,7 +138,7 @@ def pages() -> dict[Path, str]:
 def render() -> str:
     """Write the results as Markdown."""
     experiments = [experiment_section(*words, read(f"experiment_{words[0]}")) for words in EXPERIMENTS]
-    shown, sections = [demo_section(read("demo")), *experiments[:3]], experiments[3:]
+    shown, sections = [demo_section(read("demo")), *experiments[:4]], experiments[4:]
     other_maps = {name: read(name) for name in ("explanation_vit", "explanation_swin")}
     sections += [probe_section(read("probe")), explanation_section(read("explanation"), other_maps)]
     sections += [reading_section(read("report_reading_first"), read("report_reading"))]

@@ -221,3 +221,18 @@ def test_two_processes_read_what_the_first_has_encoded(settings, tmp_path):
     assert history(in_two["cached"]) == history(in_two["slow"]) and weights(in_two["cached"]) == weights(in_two["slow"])
     for one, two in zip(history(alone), history(in_two["cached"]), strict=True):
         assert two["loss"] == pytest.approx(one["loss"], abs=1e-5)
+
+
+def test_first_vision_layers_keep_weights_and_statistics(settings, tiny_processor, tmp_path):
+    """A batch norm would move its statistics without a gradient, too."""
+    model = LumbarCLIPModel(
+        LumbarCLIPConfig(vision_config=VISION | {"architecture": "test_resnet"}, text_config=TEXT, projection_dim=8)
+    )
+    save_checkpoint(model.eval(), tiny_processor, tmp_path / "resnet")
+    args = {**settings, "init_checkpoint": str(tmp_path / "resnet"), "freeze": [], "freeze_vision_layers": 1}
+    pretrain.main(PretrainArguments(**args))
+    after, _ = load_checkpoint(Path(settings["output_dir"]) / CHECKPOINT)
+    before, after = (of.vision_model.timm_model.state_dict() for of in (model, after))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert not {name for name in changed if name.startswith(("conv1.", "bn1."))}
+    assert {"layer1.0.bn1.running_mean", "layer1.0.conv1.weight"} <= changed

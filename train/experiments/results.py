@@ -32,7 +32,11 @@ CERTAIN_CHANCE = 0.99
 # Groups and metrics that are also compared pair by pair, if measured.
 ALSO_COMPARED = (
     ("grade/unprojected", "quadratic_kappa"),
-    *((f"grade_by/{name}", metric) for name in ("prompts", "fusion") for metric in ("accuracy", "quadratic_kappa")),
+    *(
+        (f"grade_by/{name}", metric)
+        for name in ("prompts", "fusion")
+        for metric in ("accuracy", "quadratic_kappa", "flip_agreement")
+    ),
     ("retrieval/report", "image_to_text_recall_at_10"),
     ("retrieval/report", "text_to_image_recall_at_10"),
     (SINGLE, "macro_auroc_mean"),

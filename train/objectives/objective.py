@@ -271,6 +271,7 @@ class ModelWithObjective(nn.Module):
 
     step: Tensor
     text_cache: TextCache | None = None
+    frozen_norms: Sequence[nn.Module] = ()  # of the vision tower, which keep their statistics
 
     def __init__(
         self,
@@ -296,8 +297,10 @@ class ModelWithObjective(nn.Module):
         return F.normalize(self.model.text_projection(self.text_cache(input_ids, attention_mask)), dim=-1)
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of all parts, but keep a frozen text tower in evaluation mode: without dropout."""
+        """Set the mode of all parts, but keep a frozen text tower (no dropout) and frozen norms in evaluation mode."""
         super().train(mode)
+        for norm in self.frozen_norms:
+            norm.eval()
         if self.text_cache is not None:
             self.model.text_model.eval()
         return self

@@ -19,6 +19,7 @@ from train.objectives import inputs_of
 from train.pretraining.arguments import ModelArguments, PretrainArguments
 from train.training.adapters import add_adapters
 from train.training.initial_towers import from_towers
+from train.training.optimization import freeze_first_layers
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ def build_model(
     model.log_inverse_temperature.requires_grad_(args.learn_temperature)
     if args.freeze:
         model.text_model.requires_grad_(False)
+    freeze_first_layers(model.vision_model, args.freeze_vision_layers)
     if args.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     if args.lora_rank:

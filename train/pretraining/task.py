@@ -42,6 +42,7 @@ from train.pretraining.arguments import PretrainArguments
 from train.pretraining.batch_statistics import BatchStatistics
 from train.pretraining.initial_model import build_model
 from train.reporting.evaluation import FEATURES
+from train.training.optimization import frozen_norms
 from train.training.run_folder import describe_start
 from train.training.task import Task
 
@@ -111,6 +112,9 @@ class PretrainingTask(Task):
         trained = join_with_objective(args, self.model, self.processor, self.train_rows, draws)
         if args.freeze:
             trained.text_cache = self.text_cache = collect_texts(trained, self.train_rows, self.validation_rows)
+        if args.freeze_vision_layers:
+            trained.frozen_norms = frozen_norms(self.model.vision_model)
+        if args.freeze or args.freeze_vision_layers:
             trained.train(trained.training)
         for warning in objective_warnings(trained, self.train_rows) if show else ():
             logger.warning(warning)

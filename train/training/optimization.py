@@ -4,10 +4,12 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
+from timm.models import group_parameters
 from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -73,6 +75,40 @@ def _groups_by_layer(tower: PreTrainedModel, weight_decay: float, layer_decay: f
         for group in _groups_by_decay(of_layer, weight_decay)
         if group["params"]
     ]
+
+
+def freeze_first_layers(tower: PreTrainedModel, count: int) -> None:
+    """Freeze the first layers of a tower, numbered as `build_optimizer` does; before DDP and the optimizer.
+
+    Without gradients of their own they need no backward pass, which in convolutional towers is the dearest part of it.
+
+    Args:
+        tower: Its last layer stays trained.
+        count: Layers, from what comes before the first block on. 0: none.
+
+    Raises:
+        ValueError: If the tower has no more layers than that.
+    """
+    module: nn.Module = tower.timm_model if isinstance(tower, TimmWrapperModel) else tower
+    layers = (
+        group_parameters(module, cast(Any, module).group_matcher(coarse=False), reverse=True)
+        if isinstance(tower, TimmWrapperModel)
+        else layers_of_parameters(name for name, _ in module.named_parameters())
+    )
+    if count > (last := max(layers.values())):
+        raise ValueError(
+            f"freeze_vision_layers {count} would leave nothing of the vision tower to train, which has {last + 1} "
+            f"layers: freeze at most {last}."
+        )
+    for name, parameter in module.named_parameters():
+        if layers[name] < count:
+            parameter.requires_grad_(False)
+
+
+def frozen_norms(tower: nn.Module) -> list[nn.Module]:
+    """List the batch norms of a tower that do not learn, and so keep their statistics."""
+    norms = [module for module in tower.modules() if isinstance(module, _BatchNorm)]
+    return [norm for norm in norms if norm.affine and not norm.weight.requires_grad]
 
 
 def layers_of_parameters(names: Iterable[str]) -> dict[str, int]:

@@ -220,6 +220,9 @@ def test_the_paper_configs_hold_the_paper_hyperparameters():
         ({"freeze": "text", "lora_rank": 8}, "freeze keeps the text tower .* lora_rank 8 would adapt it: .*vision"),
         ({"freeze": ["text"], "lora_rank": 8, "lora_towers": ["text"]}, "lora_rank 8 would adapt it"),
         ({"freeze": ["vision"]}, "freeze must be .*vision"),
+        ({"freeze_vision_layers": -1}, "freeze_vision_layers must be at least 0; got -1"),
+        ({"freeze_vision_layers": 2, "pretrained": False}, "would leave random layers random.*init_checkpoint"),
+        ({"freeze_vision_layers": 2, "lora_rank": 8}, "keeps layers that lora_rank 8 would adapt"),
         ({"lora_towers": ["text"]}, "lora_towers text names what lora_rank adapts, and lora_rank is 0"),
         ({"lora_rank": 8, "lora_towers": []}, "no tower to adapt"),
         (

@@ -6,7 +6,13 @@ import torch
 from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPModel
 from tests.conftest import TINY_TEXT, TINY_VISION
 from train.training.adapters import add_adapters
-from train.training.optimization import average_weights, build_optimizer, build_schedule
+from train.training.optimization import (
+    average_weights,
+    build_optimizer,
+    build_schedule,
+    freeze_first_layers,
+    frozen_norms,
+)
 
 
 def test_matrices_decay_and_the_temperature_does_not(tiny_model):
@@ -176,3 +182,40 @@ def test_a_tower_without_numbered_layers_is_told(tiny_model, monkeypatch):
         ValueError, match="layer_decay 0.5 needs the layers .* 'bert' number none: set layer_decay to 1"
     ):
         build_optimizer(tiny_model, 1.0, 0.1, 0.5)
+
+
+def trained_names(tower):
+    return {name for name, parameter in tower.named_parameters() if parameter.requires_grad}
+
+
+def test_first_layers_of_a_timm_tower_are_frozen_and_the_others_learn():
+    """By hand: layer 0 is the patch embedding, layers 1 and 2 the two blocks, with the last norm."""
+    tower = clip_of(TINY_TEXT).vision_model
+    everything = trained_names(tower)
+    freeze_first_layers(tower, 0)
+    assert trained_names(tower) == everything
+    freeze_first_layers(tower, 2)
+    assert trained_names(tower) == {
+        name for name in everything if name.startswith(("timm_model.blocks.1.", "timm_model.norm."))
+    }
+
+
+def test_first_layers_of_a_transformers_tower_are_frozen():
+    tower = clip_of(TINY_TEXT | {"num_hidden_layers": 3}).text_model
+    freeze_first_layers(tower, 3)
+    assert {name.rpartition("layer.")[2][0] for name in trained_names(tower)} == {"2"}
+
+
+def test_a_tower_is_not_frozen_to_its_last_layer():
+    with pytest.raises(ValueError, match="freeze_vision_layers 3 would leave nothing .* 3 layers: freeze at most 2"):
+        freeze_first_layers(clip_of(TINY_TEXT).vision_model, 3)
+
+
+def test_frozen_norms_are_those_of_frozen_layers():
+    """By hand: layer 0 is the stem, with three norms, and each block is a layer."""
+    tower = clip_of(TINY_TEXT, {"model_type": "timm_wrapper", "architecture": "test_resnet"}).vision_model
+    assert frozen_norms(tower) == []
+    freeze_first_layers(tower, 2)
+    timm_model = tower.timm_model
+    of_block = [norm for norm in timm_model.layer1.modules() if isinstance(norm, torch.nn.BatchNorm2d)]
+    assert frozen_norms(tower) == [timm_model.conv1[1], timm_model.conv1[4], timm_model.bn1, *of_block]

@@ -41,6 +41,7 @@ SPEED_SETTINGS = (
     "augment",
     "gradient_checkpointing",
     "freeze",
+    "freeze_vision_layers",
     "lora_rank",
     "lora_towers",
     "batch_size",

@@ -161,6 +161,13 @@ def objective_in_words(arguments: Mapping[str, Any]) -> str:
     return " + ".join(name if weight == 1 else f"{weight:g} {name}" for name, weight in weights.items())
 
 
+def _frozen(arguments: Mapping[str, Any]) -> list[str]:
+    count = arguments.get("freeze_vision_layers", 0)
+    towers = [f"a frozen {tower} tower" for tower in arguments.get("freeze", [])]
+    layers = "layer" if count == 1 else f"{count} layers"
+    return towers + ([f"the first {layers} of the vision tower frozen"] if count else [])
+
+
 def _model_values(files: RunFiles) -> dict[str, Any]:
     arguments, config = files.run["arguments"], files.config
     vision, text = config["vision_config"], config["text_config"]
@@ -176,7 +183,7 @@ def _model_values(files: RunFiles) -> dict[str, Any]:
         "objective": objective_in_words(arguments),
         "lora_rank": arguments.get("lora_rank", 0),
         "lora_towers": arguments.get("lora_towers", []),
-        "frozen": arguments.get("freeze", []),
+        "frozen": _frozen(arguments),
         "structures": list(config.get("id2label", {}).values())[1:] if files.is_segmenter else [],
         "reads_prompts": files.is_segmenter and config.get("cross_attention") == "patch",
     }

@@ -419,6 +419,11 @@ def test_low_rank_adapters_name_their_base(tmp_path):
     "settings, said",
     [
         ({"freeze": ["text"]}, "`lumbarclip`, with a frozen text tower. An"),
+        ({"freeze_vision_layers": 1}, "`lumbarclip`, with the first layer of the vision tower frozen. An"),
+        (
+            {"freeze": ["text"], "freeze_vision_layers": 9},
+            "with a frozen text tower and the first 9 layers of the vision tower frozen. An",
+        ),
         ({"lora_rank": 8, "lora_towers": ["vision", "text"]}, "`lumbarclip`, by low-rank adapters of rank 8, merged"),
         ({"lora_rank": 8, "lora_towers": ["text"]}, "adapters of rank 8 in the text tower, merged"),
         (
