@@ -82,7 +82,6 @@ OWN_QUESTION = {
     "data_scripts.sources.synthetic.scanner": "how does a scanner degrade a drawing?",
     "data_scripts.sources.synthetic.surroundings": "what lies around the canal?",
     "data_scripts.writing.parts": "which parts are written, and survive a kill?",
-    "modeling_lumbarclip.geometry_lumbarclip": "where does a mask or map lie on the original image?",
     "modeling_lumbarclip.pipeline_lumbarclip": "how do pipelines of transformers use the model?",
     "train.data.report_texts": "which text does an epoch show?",
     "train.data.statement_words": "in which words does a report state or deny a class?",
