@@ -492,7 +492,7 @@ def test_captions_composed_from_grades_are_not_read_for_labels(built, tmp_path, 
         ({"source": "spider", "crops": "discs", "context_mm": -1.0}, "--context_mm -1 is the margin"),
         ({"source": "spider", "crops": "discs", "context_mm": float("nan")}, "--context_mm nan is the margin"),
         ({"source": "spider", "crops": "discs", "slices": "0"}, "--slices must be all, middle or a number"),
-        ({"source": "spider", "slices": "3"}, "the source spider does not read whole volumes; leave --slices out"),
+        ({"source": "knee_kl", "slices": "3"}, "the source knee_kl does not read whole volumes; leave --slices out"),
     ],
 )
 def test_crops_that_cannot_be_cut_are_refused(study, built, settings, reason):

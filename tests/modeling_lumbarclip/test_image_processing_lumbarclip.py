@@ -22,6 +22,7 @@ from transformers.image_utils import SizeDict
 
 from data_scripts.imaging import images
 from modeling_lumbarclip import LumbarCLIPImageProcessor, image_processing_lumbarclip
+from modeling_lumbarclip.geometry_lumbarclip import padding
 from modeling_lumbarclip.image_processing_lumbarclip import read_image, to_eight_bits
 
 GREY = np.random.default_rng(0).integers(0, 256, size=(20, 30), dtype=np.uint8)
@@ -378,7 +379,7 @@ def test_a_long_image_is_resized_as_its_square_would_be():
         image = torch.from_numpy(generator.integers(0, 256, (3, *shape), dtype=np.uint8))
         for resample in (0, 2, 3):
             processor = LumbarCLIPImageProcessor(resample=resample, do_rescale=False, do_normalize=False)
-            square = F.pad(image, image_processing_lumbarclip._padding(image))
+            square = F.pad(image, padding(image))
             expected = processor.resize(square[None], SizeDict(height=224, width=224), resample)
             assert torch.equal(processor(image, return_tensors="pt").pixel_values, expected)
 
