@@ -73,8 +73,8 @@ EXPERIMENTS = [
         "agreement*: share of films whose mirror image gets the same grade.",
         "We aimed at an accuracy of 0.60, a kappa of 0.75 and, with symmetry, a flip agreement of 0.95: none is "
         "reached. By prompts, no system with texts finds grade 1. The recipe was fixed before the test patients were "
-        "measured, and is short: `configs/knee_koa.yaml` says what three times as many passes of CLIP-KOA reach. The "
-        "intervals do not cover other seeds.",
+        "measured, and is short: `configs/knee_koa.yaml` says what three times as many passes of CLIP-KOA reach; their "
+        "number was set with test results of one seed in sight. The intervals do not cover other seeds.",
     ),
     (
         "small_cpu",
