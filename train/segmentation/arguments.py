@@ -34,7 +34,7 @@ class DataArguments(shared.DataArguments):
         "bright ones dark, so that a model of one sequence reads others.",
     )
     patch_size: int = setting(
-        0, "Train on random square patches of this side, in pixels of image_size; validation sees whole images. 0: too."
+        0, "Train on random square patches of this side, in pixels of image_size; 0: on whole images, as validation is."
     )
 
 

@@ -39,7 +39,7 @@ GROUP = "segmentation"  # of the metrics in an experiment
 HEADLINE = "macro_dice"
 NO_MONAI = "distances of outlines need MONAI: pip install -e '.[segmentation]'"
 NOT_SHOWN = "no measured image shows the class"
-NO_DISTANCE = "no image shows the class in both masks"
+NO_DISTANCE = "predicted in no image that shows it"
 
 
 @cache
