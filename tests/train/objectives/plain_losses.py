@@ -118,9 +118,9 @@ def polarity(images, statements, scale, states, prevalence):
         for (stated, denied), state, share in zip(statements, of_image, prevalence, strict=True):
             if state < 0 or share in (0, 1):
                 continue
+            logit = scale * (mean([dot(image, text) for text in stated]) - mean([dot(image, text) for text in denied]))
             weight = min(20.0, 0.5 / (share if state else 1 - share))
-            logits = [scale * (dot(image, yes) - dot(image, no)) for yes, no in zip(stated, denied, strict=True)]
-            total += weight * mean([math.log(1 + math.exp(-logit if state else logit)) for logit in logits])
+            total += weight * math.log(1 + math.exp(-logit if state else logit))
             known += 1
     return total / known if known else 0.0
 
