@@ -56,7 +56,6 @@ class ClassificationTask(Task):
         if warning := START_IN_WORDS.get(self.start["rows"]):
             logger.warning("%s: %s The metrics may be too good.", args.checkpoint, warning)
         self.data, self.facts = read_data(dataset, args.target), facts
-        self._losses: list[float] = []
 
     def build_model(self) -> nn.Module:
         args = self.args
@@ -92,16 +91,6 @@ class ClassificationTask(Task):
     def load(self, checkpoint: Path) -> PreTrainedModel:
         model, self.processor = load_parts(checkpoint, LumbarCLIPForImageClassification, LumbarCLIPImageProcessor)
         return model
-
-    def seed_of_step(self, update: int, micro_step: int) -> tuple[int, int]:
-        return divmod((update - 1) * self.args.gradient_accumulation_steps + micro_step, len(self.order))
-
-    def observe(self, rows: Tensor, loss: float, **numbers: float) -> None:
-        self._losses.append(loss)
-
-    def statistics(self) -> dict[str, float]:
-        losses, self._losses = self._losses, []
-        return {"loss": sum(losses) / len(losses)} if losses else {}  # the mean instead of the last one
 
     def calibrate(self, model: PreTrainedModel) -> None:
         model.config.class_temperatures = model.config.class_temperatures_fitted_on = None

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from data_scripts.auditing.built_folder import read_dataset
-from data_scripts.records import NO_FINDING, PAPER_LABELS, paper_labels
+from data_scripts.records import NO_FINDING, PAPER_LABELS, PSEUDO_MASK, paper_labels
 from data_scripts.reports.text import normalise_report
 from modeling_lumbarclip import LumbarCLIPProcessor
 from train.data.batch_sampler import EpochAndRow, EpochBatches, Indices, TrainingSet, exclusive_or_all
@@ -97,6 +97,14 @@ def class_names(split: Dataset) -> list[str]:
 def grade_names(split: Dataset) -> list[str]:
     """List the grades of the scale, lowest first; none where the dataset has no scale."""
     return list(getattr(split.features["grade"], "names", []))
+
+
+def have_pseudo_masks(split: Dataset) -> NDArray[np.bool_]:
+    """Tell which masks a program computed: they may be learned from, but not measured against. Shape (R,)."""
+    if "mask_origin" not in split.column_names:  # a dataset that was built before there were any
+        return np.zeros(len(split), dtype=bool)
+    pseudo = split.features["mask_origin"].str2int(PSEUDO_MASK)
+    return np.array([origin == pseudo for origin in split["mask_origin"]], dtype=bool)
 
 
 def rows_sha256(split: Dataset) -> str:

@@ -91,16 +91,8 @@ class OptimisationArguments(shared.OptimisationArguments):
 
 
 @dataclass
-class OutputArguments(shared.OutputArguments):
-    """Output."""
-
-    log_every: int = setting(0, "Updates between lines of history.jsonl; 0: one line per epoch.")
-    num_resamples: int = setting(1000, "Bootstrap resamples of patients for the intervals.")
-
-
-@dataclass
 class FinetuneSegmentationArguments(
-    OutputArguments, OptimisationArguments, ModelArguments, DataArguments, shared.TrainingArguments
+    shared.FinetuneOutputArguments, OptimisationArguments, ModelArguments, DataArguments, shared.TrainingArguments
 ):  # dataclasses order the fields from the last base to the first
     """Train a segmenter on masks, from a LumbarCLIP checkpoint or from towers."""
 

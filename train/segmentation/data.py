@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import ClassLabel, Dataset, DatasetDict, Image, List, Value, concatenate_datasets
+from datasets import Dataset, DatasetDict, Image, List, Value, concatenate_datasets
 from numpy.typing import NDArray
 from PIL import Image as PILImage
 from torch import Tensor
@@ -25,7 +25,7 @@ from data_scripts.lumbar_builder import read_mask_names
 from modeling_lumbarclip import LumbarCLIPImageProcessor
 from train.data.batch_sampler import EpochAndRow
 from train.data.image_cache import decode_images, normalise
-from train.data.loaders import open_dataset
+from train.data.loaders import have_pseudo_masks, open_dataset
 from train.segmentation.arguments import FinetuneSegmentationArguments
 from train.segmentation.variation import IGNORED, Variation
 
@@ -162,13 +162,7 @@ def _with_masks(rows: Dataset, split: str) -> Dataset:
     """Select the rows with a mask: in validation and test, with one that may be measured against."""
     stored = rows.with_format(None).cast_column("mask", Image(decode=False)).select_columns("mask")
     has_mask = np.array([row["mask"] is not None for row in stored], dtype=bool)
-    is_pseudo = np.zeros(len(rows), dtype=bool)
-    if split != "train" and "mask_origin" in rows.column_names:
-        origin = rows.features["mask_origin"]
-        values = [
-            origin.int2str(v) if isinstance(origin, ClassLabel) and v is not None else v for v in rows["mask_origin"]
-        ]
-        is_pseudo = np.array([value == "pseudo" for value in values], dtype=bool)
+    is_pseudo = have_pseudo_masks(rows) & (split != "train")
     kept = np.flatnonzero(has_mask & ~is_pseudo)
     left_out = Counter(
         {"without a mask": int((~has_mask).sum()), "with a pseudo-mask": int((has_mask & is_pseudo).sum())}

@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from torch import nn
 from transformers.modeling_outputs import SemanticSegmenterOutput
 
-from data_scripts.records import PSEUDO_MASK
 from data_scripts.system.whole_files import write_json, write_text
 from modeling_lumbarclip.geometry_lumbarclip import padding
 from train.checkpoints.onnx_export import weights_sha256
+from train.data.loaders import have_pseudo_masks
 from train.data.provenance import DataFacts
 from train.evaluation import METRICS
 from train.evaluation.predictions import PREDICTIONS, Predictions
@@ -75,7 +75,7 @@ def evaluate_segmentation(
         "num_volumes": len(set(scores["volume"])),
         "num_without_spacing": int(np.isnan(scores["pixel_spacing_mm"]).sum()),
         "num_training_masks": len(data.rows["train"]),
-        "num_pseudo_masks": count_pseudo_masks(data.rows["train"]),
+        "num_pseudo_masks": int(have_pseudo_masks(data.rows["train"]).sum()),
         "worst": worst_images(scores, image_dice, sources),
         "training": {"epochs": len(losses), "best_epoch": int(np.argmin(losses)) + 1 if losses else 0},
         "dataset": {
@@ -110,12 +110,6 @@ def evaluate_segmentation(
 def in_fold(scores: Predictions, rows: Array, fold: int) -> Predictions:
     """Say which rows of the dataset were scored, and in which fold."""
     return {"row": rows, "fold": np.full(len(rows), fold), **scores}
-
-
-def count_pseudo_masks(rows: Dataset) -> int:
-    """Count the masks that a program computed; they are learned from, but never measured against."""
-    feature = rows.features.get("mask_origin")
-    return 0 if feature is None else rows["mask_origin"][:].count(feature.str2int(PSEUDO_MASK))
 
 
 def score_split(model: nn.Module, processor: Any, data: "SegmentationData", split: str, batch_size: int) -> Predictions:

@@ -68,7 +68,6 @@ class SegmentationTask(Task):
         if self.start and (warning := START_IN_WORDS.get(self.start["rows"])):
             logger.warning("%s: %s The metrics may be too good.", args.checkpoint, warning)
         self.data, self.facts = read_data(dataset, args), facts
-        self._losses: list[float] = []
         self._of_epoch: dict[str, float] = {}
 
     def new_model(self) -> PreTrainedModel:
@@ -132,16 +131,6 @@ class SegmentationTask(Task):
             checkpoint, LumbarCLIPForSemanticSegmentation, _processor_class(self.args.cross_attention)
         )
         return model
-
-    def seed_of_step(self, update: int, micro_step: int) -> tuple[int, int]:
-        return divmod((update - 1) * self.args.gradient_accumulation_steps + micro_step, len(self.order))
-
-    def observe(self, rows: Tensor, loss: float, **numbers: float) -> None:
-        self._losses.append(loss)
-
-    def statistics(self) -> dict[str, float]:
-        losses, self._losses = self._losses, []
-        return {"loss": sum(losses) / len(losses)} if losses else {}  # the mean instead of the last one
 
     def calibrate(self, model: PreTrainedModel) -> None:
         if not hasattr(model, "set_scope"):

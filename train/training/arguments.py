@@ -113,6 +113,14 @@ class OutputArguments:
 
 
 @dataclass
+class FinetuneOutputArguments(OutputArguments):
+    """Output."""
+
+    log_every: int = setting(0, "Updates between lines of history.jsonl; 0: one line per epoch.")
+    num_resamples: int = setting(1000, "Bootstrap resamples of patients for the intervals.")
+
+
+@dataclass
 class TrainingArguments(OutputArguments, OptimisationArguments, ModelArguments, DataArguments):
     """The settings that the training loop reads."""
 

@@ -33,14 +33,17 @@ class Task(ABC):
         verb: Label of the progress bar.
         start: `describe_start` of the initial checkpoint; None if there is none.
         processor: Saved with the model; set by `build_model`.
+        order: This process's share of the order; set by `batches`.
     """
 
     verb: ClassVar[str]
     start: dict[str, Any] | None
     processor: ProcessorMixin | BaseImageProcessor
+    order: EpochBatches
 
     def __init__(self, args: TrainingArguments) -> None:
         self.args = args
+        self._losses: list[float] = []
 
     @abstractmethod
     def build_model(self) -> nn.Module:
@@ -80,23 +83,24 @@ class Task(ABC):
     def load(self, checkpoint: Path) -> PreTrainedModel:
         """Load the checkpoint of a finished run, and its processor."""
 
-    @abstractmethod
     def seed_of_step(self, update: int, micro_step: int) -> tuple[int, int]:
         """Return two numbers that differ for every step, for the seed of dropout; updates count from 1."""
+        return divmod((update - 1) * self.args.gradient_accumulation_steps + micro_step, len(self.order))
 
-    @abstractmethod
     def observe(self, rows: Tensor, loss: float, **numbers: float) -> None:
         """Record a step for `statistics`: the rows of all processes (N,), its loss, and the other numbers of `loss`.
 
         Called some steps later, and not for a step whose update was skipped.
         """
+        self._losses.append(loss)
 
-    @abstractmethod
     def statistics(self) -> dict[str, float]:
-        """Return what the next line of the history adds to the loop's own numbers, and reset.
+        """Return what the next line of the history adds to the loop's own numbers, and reset: the mean loss.
 
         There may have been no step since the last line.
         """
+        losses, self._losses = self._losses, []
+        return {"loss": sum(losses) / len(losses)} if losses else {}  # in place of the last one
 
     def validation_statistics(self) -> dict[str, float]:
         """Return what the last `validate` adds to its line of the history."""

@@ -9,8 +9,8 @@ from datasets import ClassLabel, Dataset
 from PIL import Image
 
 from modeling_lumbarclip import LumbarCLIPImageProcessor
+from train.data.loaders import have_pseudo_masks
 from train.segmentation.evaluation import (
-    count_pseudo_masks,
     evaluate_segmentation,
     predict_masks,
     score_limit,
@@ -140,11 +140,11 @@ def test_without_spacing_distances_are_called_pixels(processor, tmp_path):
 
 def test_a_report_says_that_masks_were_learned_which_no_expert_drew(processor, tmp_path):
     data = made_data(pseudo=3)
-    assert count_pseudo_masks(data.rows["train"]) == 3
+    assert have_pseudo_masks(data.rows["train"]).tolist() == [True] * 3 + [False] * 5
     evaluated(data, processor, tmp_path / "run")
     assert "3 of the 8 training masks were computed" in (tmp_path / "run/report.md").read_text()
     without = data.rows["train"].remove_columns("mask_origin")
-    assert count_pseudo_masks(without) == 0
+    assert not have_pseudo_masks(without).any()
 
 
 def test_a_coarser_model_is_allowed_less(processor):

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from data_scripts.reports.text import DISC_LEVELS, labels_at_level, labels_from_report
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
 from modeling_lumbarclip.explanation_lumbarclip import contrast, grad_cam, text_to_patch_similarity
+from train.data.loaders import have_pseudo_masks
 from train.evaluation.features import encode_texts
 from train.evaluation.protocols.zero_shot import prompt_ensemble
 from train.evaluation.statistics.metrics import Array
@@ -61,7 +62,7 @@ def masked_findings(rows: Dataset, mask_names: Sequence[str]) -> list[MaskedFind
     mask "disc" covers all discs, so a map at the wrong level goes unnoticed.
 
     Args:
-        rows: With the columns `report`, `level` and `mask`.
+        rows: With the columns `report`, `level` and `mask`. Masks that a program computed are left out.
         mask_names: Names of the mask classes, background first.
 
     Raises:
@@ -74,9 +75,9 @@ def masked_findings(rows: Dataset, mask_names: Sequence[str]) -> list[MaskedFind
             f"{', '.join(sorted(structures))}. Name the classes in their order with --mask_names."
         )
     findings = []
-    level_name = rows.features["level"].int2str
+    level_name, is_pseudo = rows.features["level"].int2str, have_pseudo_masks(rows)
     for index, row in enumerate(rows.select_columns(["report", "level", "mask"])):
-        if row["mask"] is None:
+        if row["mask"] is None or is_pseudo[index]:
             continue
         level, classes, report = level_name(row["level"]), set(np.unique(row["mask"]).tolist()), row["report"]
         labels = labels_at_level(report, level) if level in DISC_LEVELS else labels_from_report(report)

@@ -33,9 +33,8 @@ def controller_chart(history: Sequence[Mapping[str, Any]], title: str) -> Figure
         raise ValueError("The history has no weights of classes: only Tversky losses log them.")
     figure = new_figure(8, 6.5, title)
     errors, weights = figure.subplots(2, 1, sharex=True)
-    names = dict.fromkeys(
-        name.removeprefix(WEIGHT) for line in history for name in sorted(line) if name.startswith(WEIGHT)
-    )
+    # In the order of the classes, for the colours that the other figures give them.
+    names = dict.fromkeys(name.removeprefix(WEIGHT) for line in history for name in line if name.startswith(WEIGHT))
     for number, name in enumerate(names):
         look: dict[str, Any] = {
             "color": PALETTE[number % len(PALETTE)],

@@ -53,6 +53,13 @@ def rows_of(*report_level_mask, source="synthetic seed 0"):
     )
 
 
+def test_no_map_is_scored_against_a_mask_that_a_program_computed():
+    rows = rows_of(*[("Disc bulge at L4/L5.", "L4/L5", mask_of(1))] * 3)
+    origins = ["pseudo", "source", None]
+    rows = rows.map(lambda row, index: {"mask_origin": origins[index]}, with_indices=True, features=rows.features)
+    assert [finding.row for finding in masked_findings(rows, NAMES)] == [1, 2]
+
+
 def test_affirmed_findings_at_the_level_with_their_structure_in_the_mask_are_asked_for():
     rows = rows_of(
         ("Disc bulge at L4/L5. No stenosis.", "L4/L5", mask_of(1, 2, 3)),
