@@ -96,6 +96,7 @@ def fit_grader(features: Mapping[str, Array], grades: Mapping[str, Array], num_g
     Features have shape (N, D), grade indices (N,). The ridge penalty is the one with the least squared error on the
     validation rows.
     """
+    features = {split: of_split.astype(np.float64) for split, of_split in features.items()}  # single is ill-conditioned
 
     def fitted(penalty: float, rows: Array, row_grades: Array) -> Pipeline:
         return make_pipeline(StandardScaler(), Ridge(alpha=penalty)).fit(rows, row_grades)

@@ -70,3 +70,12 @@ def test_a_grade_beyond_all_that_occur_is_never_answered(graded):
     high = {split: (rows[:, 0] > 8).astype(int) for split, rows in features.items()}
     grades = {split: grades[split] + high[split] for split in grades}
     assert set(fit_grader(features, grades, 5).predict(features["test"] * 50)) == {2, 3}
+
+
+@pytest.mark.filterwarnings("error")
+def test_features_of_single_precision_that_repeat_each_other_are_well_conditioned():
+    random = np.random.default_rng(0)
+    few = random.standard_normal((120, 2)).astype(np.float32)
+    features = {"train": np.repeat(few[:80], 20_000, axis=1), "validation": np.repeat(few[80:], 20_000, axis=1)}
+    grades = {split: (of_split[:, 0] > 0).astype(int) for split, of_split in features.items()}
+    assert (fit_grader(features, grades, 2).predict(features["validation"]) == grades["validation"]).mean() > 0.9
