@@ -228,7 +228,8 @@ class LumbarCLIPConfig(PreTrainedConfig):
         cross_attention: In `LumbarCLIPForSemanticSegmentation`: `patch`, each patch reads the words of a prompt; or
             `none`, one map for each class without texts.
         decoder_widths: Channels of its decoder from the coarsest to the finest scale. A tower with more scales repeats
-            the first, one with fewer leaves out the first.
+            the first, one with fewer leaves out the first. Without texts, the classes share the last: with 8, thin
+            structures are learned late.
         segmentation_prompts: Texts of its classes but the background, in the order of `id2label`, for `patch`.
         segmentation_prompt_ids: Their tokens, without padding: `processor.segmentation_prompts` makes both.
         scope: `Scope` as a dict: what these weights were trained on. Images unlike that get no answer. None if unknown.
@@ -263,7 +264,7 @@ class LumbarCLIPConfig(PreTrainedConfig):
     class_temperatures: list[float | int] | None = None
     class_temperatures_fitted_on: dict[str, Any] | None = None
     cross_attention: str = "patch"
-    decoder_widths: list[int] | tuple[int, ...] = (64, 48, 32, 24, 16, 8)
+    decoder_widths: list[int] | tuple[int, ...] = (64, 48, 32, 24, 16, 16)
     segmentation_prompts: list[str] | None = None
     segmentation_prompt_ids: list[list[int]] | None = None
     scope: dict[str, Any] | None = None

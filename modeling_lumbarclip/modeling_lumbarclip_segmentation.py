@@ -229,7 +229,7 @@ class Decoder(nn.Module):
         num_stems = max(1, math.ceil(math.log2(self.strides[-1])))
         num_scales = len(scales) + num_stems
         widths = [*[widths[0]] * (num_scales - len(widths)), *widths][-num_scales:]
-        stem_widths = [2 * width for width in widths[::-1][:num_stems]]  # fine to coarse
+        stem_widths = widths[::-1][:num_stems]  # fine to coarse
         self.stems = nn.ModuleList(
             _Stem(before, width, stride=2 if place else 1)
             for place, (before, width) in enumerate(zip([3, *stem_widths], stem_widths, strict=False))

@@ -162,6 +162,8 @@ def test_widths_are_those_of_the_finest_scales():
     ):
         decoder = Decoder(tower, given, image_width=6, text_width=0, num_maps=2)
         assert tuple(scale.beside.out_channels for scale in decoder.scales) == expected
+        # At full resolution a channel costs most: the image's own convolutions have no more than their scale.
+        assert tuple(scale.beside.in_channels for scale in decoder.scales)[-2:] == expected[-2:]
 
 
 @torch.no_grad()

@@ -51,6 +51,7 @@ SAID_BY_THE_EXPERIMENT = {
     "resume": "nothing: an experiment always resumes",
     "evaluate": "nothing: every run is measured",
     "baselines": "baselines",
+    "more_datasets": "nothing: all systems learn from the one dataset",
 }
 
 

@@ -185,7 +185,8 @@ def test_a_segmentation_model_gives_maps(tiny_processor, tmp_path, cross_attenti
     pixels = torch.randn(4, 3, 32, 32)
     (logits,) = run(tmp_path / "onnx" / "vision_model.onnx", ["logits"], pixel_values=pixels)
     with torch.inference_mode():
-        np.testing.assert_allclose(logits, model.eval()(pixels).logits.numpy(), atol=1e-4)
+        # A norm over the four cells that a tower leaves of so small an image magnifies what rounding makes of them.
+        np.testing.assert_allclose(logits, model.eval()(pixels).logits.numpy(), atol=1e-3)
     assert [*description["files"]] == ["vision_model.onnx"]
     assert description["id2label"] == {0: "background", 1: "disc", 2: "other"}
 

@@ -251,6 +251,10 @@ def test_an_experiment_of_masks_has_settings_and_baselines_of_its_own():
         ({"headline": "paper/unprojected"}, "headline paper/unprojected is a probe; segmentation is led by macro Dice"),
         ({"baselines": ["hog"]}, "baselines: hog cannot be measured here; choose of resolution_limit"),
         ({"settings": {"projection_dim": 8}}, "settings sets 'projection_dim', which is not known"),
+        (
+            {"settings": {"more_datasets": ["d2"]}},
+            "'more_datasets', .*: nothing: all systems learn from the one dataset",
+        ),
         ({"systems": {"resolution_limit": {"system": "unet"}}}, "is the name of a baseline"),
         (
             {"systems": {"A": {"system": "segmentation", "pid_run": "B"}}},

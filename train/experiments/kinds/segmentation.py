@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -123,8 +124,10 @@ class Segmentation(Kind):
 
     def pairs_per_second(self, run: ExperimentRun, fold: Fold, accelerator: Accelerator) -> float:
         """Time the training steps of a few updates."""
-        few = {split: rows.select(range(min(len(rows), 2))) for split, rows in fold.dataset.items()}
-        few["train"] = fold.dataset["train"].select(range(min(len(fold.dataset["train"]), run.arguments.batch_size)))
+        few = {
+            split: _first_shown(rows, run.arguments.batch_size if split == "train" else 2)
+            for split, rows in fold.dataset.items()
+        }
         set_seed(run.seed)
         task = TASKS[run.system.objective](run.arguments, few, DataFacts(run.arguments.dataset, few, False))
         module = task.build_model().to(accelerator.device).train()
@@ -146,6 +149,12 @@ class Segmentation(Kind):
             update(epoch + 1)
         seconds = torch.tensor(time.perf_counter() - started, device=accelerator.device)
         return TIMED_UPDATES * len(rows) * accelerator.num_processes / accelerator.reduce(seconds, "mean").item()
+
+
+def _first_shown(rows: Dataset, number: int) -> Dataset:
+    """Select the first rows whose mask shows a class: slices beside the spine are nothing to learn from."""
+    shown = (index for index in range(len(rows)) if np.asarray(rows[index]["mask"]).any())
+    return rows.select(list(islice(shown, number)))
 
 
 def task_of(run: ExperimentRun, fold: Fold) -> SegmentationTask:

@@ -7,12 +7,14 @@ from typing import Any, ClassVar, cast
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import SemanticSegmenterOutput
 
 from data_scripts.system.whole_files import read_json, write_folder, write_json
 from train.checkpoints.checkpoint import save_processor
 from train.segmentation.task import SegmentationTask
+from train.training.optimization import build_optimizer
 from train.training.run_folder import RUN
 
 SCALES = (1, 2, 4, 8, 16)  # channels of the five scales, in widths
@@ -78,6 +80,10 @@ class UNetTask(SegmentationTask):
             raise ValueError("A U-Net has no tower to freeze or adapt: leave out lora_rank and freeze_tower.")
         ours = super().new_model()
         return cast(Any, unet_of_size(len(self.data.class_names), count_parameters(ours)))
+
+    def build_optimizer(self, trained: nn.Module) -> Optimizer:
+        """Build the optimizer without `layer_decay`, which a U-Net has no tower for."""
+        return build_optimizer(trained, self.args.learning_rate, self.args.weight_decay)
 
     def save(self, model: PreTrainedModel, folder: Path) -> None:
         """Save weights, width and processor: a U-Net is no LumbarCLIP checkpoint."""

@@ -1,12 +1,13 @@
 """An experiment of seconds: two segmenters and a U-Net on drawn discs, cut into folds."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from accelerate import Accelerator
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from PIL import Image
 
 from data_scripts.lumbar_builder import dataset_features
@@ -28,6 +29,7 @@ SETTINGS = {
     "image_size": 32,
     "batch_size": 4,
     "learning_rate": "1e-2",
+    "layer_decay": 0.9,  # of towers; a U-Net has none
     "max_updates": 3,
     "augment": False,
     "report_to": "none",
@@ -162,6 +164,25 @@ def test_a_unet_that_was_trained_but_not_measured_is_loaded(experiment, masked_f
     assert kind.predict((task, loaded), run, fold, tmp_path / "p.parquet")["num_parameters"] > 0
     assert kind.steps_of_epoch(run, fold, Accelerator()) == 2
     assert kind.pairs_per_second(run, fold, Accelerator()) > 0
+
+
+def test_slices_beside_the_spine_do_not_stop_the_timing(masked_folder, tmp_path):
+    arguments = ExperimentArguments(
+        dataset=str(masked_folder),
+        out=str(tmp_path / "masks"),
+        allow_leaks=True,
+        settings=SETTINGS,
+        systems={"Ours": {"system": "segmentation"}},
+    )
+    (run,) = plan_runs(arguments)
+    (fold,) = open_experiment_data(arguments, False).folds
+    empty = Image.fromarray(np.zeros((36, 28), dtype=np.uint8))
+    emptied = {
+        split: rows.map(lambda row, index: {"mask": empty if index < 2 else row["mask"]}, with_indices=True)
+        for split, rows in fold.dataset.items()
+    }
+    kind = kind_named("segmentation")
+    assert kind.pairs_per_second(run, replace(fold, dataset=DatasetDict(emptied)), Accelerator()) > 0
 
 
 def test_a_dataset_without_masks_is_named(tiny_dataset_folder, tmp_path):
