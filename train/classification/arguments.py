@@ -21,13 +21,19 @@ class DataArguments(shared.DataArguments):
 class ModelArguments(shared.ModelArguments):
     """Model."""
 
-    checkpoint: str = setting("", "LumbarCLIP checkpoint to start from: a folder, or a Hub id.")
+    checkpoint: str = setting(
+        "",
+        "LumbarCLIP checkpoint to start from, a folder or Hub id: pretrained, or a segmentation model, whose decoder "
+        "the head reads, too, class by class.",
+    )
     head: Literal["linear", "fusion"] = setting(
         "linear",
         "linear: reads the image. fusion: also the texts of the classes that the image resembles, as the checkpoint's "
         "text tower embeds them; they are saved with the classifier.",
     )
-    freeze_tower: bool = setting(False, "Train only the head; batch statistics stay those of pretraining.")
+    freeze_tower: bool = setting(
+        False, "Train only the head, neither tower nor decoder; batch statistics stay those of pretraining."
+    )
 
 
 @dataclass
