@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from train.classification.data import ClassificationData, LabelledImages
 from train.data.provenance import DataFacts
 from train.evaluation import METRICS
 from train.evaluation.checkpoint_scope import measure_scope
-from train.evaluation.predictions import PREDICTIONS, write_predictions
+from train.evaluation.predictions import PREDICTIONS, read_predictions, write_predictions
 from train.evaluation.protocols.calibration import confidence_and_correctness
 from train.evaluation.protocols.fine_tuned import ClassifierMetrics, measure_classifier
 from train.evaluation.statistics import metrics
@@ -70,7 +70,12 @@ def evaluate_classifier(
     facts: DataFacts,
     output_dir: Path,
 ) -> dict[str, Any]:
-    """Measure a calibrated classifier; write `metrics.json`, whose content is returned, `report.md` and `figures/`."""
+    """Measure a calibrated classifier; write `metrics.json`, whose content is returned, `report.md` and `figures/`.
+
+    Raises:
+        ValueError: If a run to compare with has no predictions of these test rows.
+    """
+    others = predictions_of_runs(args.compare_with, data.targets["test"])
     start, _ = load_parts(
         find_checkpoint(args.checkpoint),
         LumbarCLIPForImageClassification,
@@ -94,6 +99,7 @@ def evaluate_classifier(
         data.targets,
         Resampling(args.num_resamples, args.seed),
         data.is_grade,
+        others,
     )
     test = data.targets["test"]
     losses = [line["validation_loss"] for line in read_history(output_dir) if "validation_loss" in line]
@@ -101,6 +107,7 @@ def evaluate_classifier(
         "target": args.target,
         "by_system": {name: as_entries(entries) for name, entries in measured.metrics.items()},
         "difference": as_entries(measured.difference),
+        "mcnemar": measured.mcnemar,
         "patients": as_entries(measured.patients),
         "calibration": as_entries(measured.calibration.estimates),
         "class_temperatures": dict(zip(data.class_names, temperatures.tolist(), strict=True)),
@@ -130,6 +137,32 @@ def evaluate_classifier(
     write_text(output_dir / REPORT, classifier_report(results, figures))
     write_json(output_dir / METRICS, results)  # last: if it exists, so do the others
     return results
+
+
+def predictions_of_runs(folders: Sequence[str], test: Targets) -> dict[str, Floats]:
+    """Read what the classifiers of other runs predict for the same test rows, by the name of the folder. Shape (R, K).
+
+    Raises:
+        ValueError: If one has predicted nothing, other rows or other classes.
+    """
+    return {Path(folder).name: _predictions_of_run(Path(folder), test) for folder in folders}
+
+
+def _predictions_of_run(folder: Path, test: Targets) -> Floats:
+    if not (folder / PREDICTIONS).exists():
+        raise ValueError(f"compare_with: {folder} has no {PREDICTIONS}; name the output_dir of a finished classifier.")
+    predictions, theirs = read_predictions(folder / PREDICTIONS)
+    if "fine_tuned" not in predictions or theirs.label_names != test.label_names:
+        found = (
+            ", ".join(theirs.label_names) if "fine_tuned" in predictions else "no classes of a fine-tuned classifier"
+        )
+        raise ValueError(f"compare_with: {folder} predicts {found}, and this run {', '.join(test.label_names)}.")
+    if not (np.array_equal(theirs.patient_ids, test.patient_ids) and np.array_equal(theirs.labels, test.labels)):
+        raise ValueError(
+            f"compare_with: {folder} predicts {len(theirs)} rows that are not the {len(test)} test rows of this run. "
+            "Train both on the same dataset."
+        )
+    return predictions["fine_tuned"]
 
 
 def draw_figures(measured: ClassifierMetrics, targets: Targets, where: str) -> dict[str, Figure]:

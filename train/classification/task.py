@@ -26,7 +26,7 @@ from modeling_lumbarclip.towers_lumbarclip import pooled_text, run_text_tower
 from train.checkpoints.loading import find_checkpoint, load_parts, read_config
 from train.classification.arguments import FinetuneClassificationArguments
 from train.classification.data import ClassificationData, LabelledImages, read_data
-from train.classification.evaluation import predict_logits, tower_features
+from train.classification.evaluation import predict_logits, predictions_of_runs, tower_features
 from train.data.batch_sampler import EpochBatches
 from train.data.provenance import DataFacts
 from train.evaluation.checkpoint_scope import fit_scope
@@ -60,6 +60,7 @@ class ClassificationTask(Task):
         if warning := START_IN_WORDS.get(self.start["rows"]):
             logger.warning("%s: %s The metrics may be too good.", args.checkpoint, warning)
         self.data, self.facts = read_data(dataset, args.target), facts
+        predictions_of_runs(args.compare_with, self.data.targets["test"])  # or raises, before anything is trained
 
     def build_model(self) -> nn.Module:
         args = self.args
@@ -139,7 +140,8 @@ def load_pretrained(
     names = dict(enumerate(data.class_names))
     class_embeds = embed_classes(folder, data) if head == "fusion" else None
     text_width = 0 if class_embeds is None else class_embeds.shape[1]
-    new, fields = ("classifier.", "class_embeds"), dict[str, Any]()
+    new: tuple[str, ...] = ("classifier.", "class_embeds")
+    fields: dict[str, Any] = {}
     if config.is_segmenter:
         fields["mask_classes"] = config.num_labels
         new = (*new, "image_projection.", "log_inverse_temperature")

@@ -22,6 +22,7 @@ from train.data.provenance import DataFacts
 from train.evaluation import METRICS
 from train.evaluation.predictions import PREDICTIONS, Predictions
 from train.evaluation.protocols.segmentation import (
+    dice_by_grade,
     dice_of_images,
     mean_over_classes,
     score_masks,
@@ -32,6 +33,7 @@ from train.evaluation.protocols.segmentation import (
 from train.evaluation.statistics.bootstrap import Resampling, as_entries, estimates_of
 from train.evaluation.statistics.metrics import Array, Floats
 from train.evaluation.statistics.overlap import IGNORED
+from train.evaluation.targets import read_rows
 from train.reporting.figures.controller import controller_chart, has_controller
 from train.reporting.figures.segmentation import Case, case_figure, image_dice_chart
 from train.reporting.figures.style import save_figures
@@ -62,8 +64,11 @@ def evaluate_segmentation(
     limit = score_limit(processor, data, "test")
     patients, sources = (np.asarray(rows[name][:]) for name in ("patient_id", "source"))
     resampling = Resampling(args.num_resamples, args.seed)
+    of_grades = read_rows(rows, "test")
+    by_grade = dice_by_grade(scores, patients, of_grades.grades, of_grades.grade_names)
     entries, limits = (
-        as_entries(estimates_of(segmentation_measures(of_rows, patients), resampling)) for of_rows in (scores, limit)
+        as_entries(estimates_of(measures, resampling))
+        for measures in (segmentation_measures(scores, patients) | by_grade, segmentation_measures(limit, patients))
     )
     history = read_history(output_dir)
     losses = [line["validation_loss"] for line in history if "validation_loss" in line]
