@@ -336,9 +336,11 @@ class _DecoderScale(nn.Module):
         super().__init__()
         self.beside = nn.Conv2d(beside_width, width, 1)
         self.before = nn.Conv2d(before_width, width, 1, bias=False) if before_width else None
-        self.joined = nn.Sequential(*_norm_and_relu(width))
+        # At the coarsest scale, a norm of each channel would take away the context, and all of a map with one cell.
+        of_a_group = 1 if before_width else CHANNELS_OF_A_GROUP
+        self.joined = nn.Sequential(*_norm_and_relu(width, of_a_group))
         self.cross_attention = PatchCrossAttention(width, text_width) if text_width else None
-        self.convolution = nn.Sequential(_convolution(width, width), *_norm_and_relu(width))
+        self.convolution = nn.Sequential(_convolution(width, width), *_norm_and_relu(width, of_a_group))
 
     def forward(
         self,
@@ -366,7 +368,7 @@ class _DecoderScale(nn.Module):
 
 
 class PatchCrossAttention(nn.Module):
-    """The cells of a map read the words of a prompt: multi-head attention, residual, norm.
+    """The cells of a map read the words of a prompt: multi-head attention, residual, norm, ReLU.
 
     Args:
         width: C, of the map. Eight heads, or as many as divide it.
@@ -392,8 +394,9 @@ class PatchCrossAttention(nn.Module):
         # With four dimensions, as ONNX has attention.
         keys, values, seen = (part.repeat(num_images, 1, 1, 1) for part in of_words)
         attended = F.scaled_dot_product_attention(self._heads(self.query(cells)), keys, values, attn_mask=seen)
-        read = self.out(attended.transpose(1, 2).flatten(2))
-        return self.norm(cells + read).transpose(1, 2).unflatten(2, maps.shape[2:])
+        # Without the ReLU, a prompt would mostly shift whole channels, and the next norm would take that away.
+        read_cells = F.relu(self.norm(cells + self.out(attended.transpose(1, 2).flatten(2))))
+        return read_cells.transpose(1, 2).unflatten(2, maps.shape[2:])
 
     def _heads(self, features: Tensor) -> Tensor:
         """Split (..., N, C) into (..., heads, N, C / heads)."""
@@ -436,9 +439,13 @@ def _convolution(in_channels: int, out_channels: int, stride: int = 1) -> nn.Con
     return nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
 
 
-def _norm_and_relu(width: int) -> tuple[nn.Module, nn.Module]:
-    """Norm over groups: the statistics of a batch would mix prompts, and differ between one process and two."""
-    return nn.GroupNorm(math.gcd(width, max(1, width // CHANNELS_OF_A_GROUP)), width), nn.ReLU()
+def _norm_and_relu(width: int, channels_of_a_group: int = 1) -> tuple[nn.Module, nn.Module]:
+    """Norm over the cells of an image: the statistics of a batch would mix prompts, and differ by process.
+
+    Each channel has a norm of its own: in groups of eight, discs were not learned in 120 updates that gave them a Dice
+    of 0.67 with one.
+    """
+    return nn.GroupNorm(math.gcd(width, max(1, width // channels_of_a_group)), width), nn.ReLU()
 
 
 def _resized(maps: Tensor, size: Sequence[int]) -> Tensor:

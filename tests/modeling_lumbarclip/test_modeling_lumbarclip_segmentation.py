@@ -77,7 +77,7 @@ def test_the_map_of_a_prompt_does_not_depend_on_the_other_prompts_or_their_paddi
     for place, text in enumerate(texts):
         alone = tiny_processor(text=text, return_tensors="pt")
         expected = model(tiny_inputs.pixel_values, alone.input_ids, alone.attention_mask).logits[:, 1]
-        torch.testing.assert_close(maps[:, place], expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(maps[:, place], expected, atol=1e-4, rtol=1e-4)
     assert (maps[:, 0] - maps[:, 1]).abs().max() > 1e-3
 
 
@@ -85,7 +85,7 @@ def test_the_map_of_a_prompt_does_not_depend_on_the_other_prompts_or_their_paddi
 def test_an_image_does_not_depend_on_the_others_of_its_batch(model, tiny_inputs):
     logits = model(tiny_inputs.pixel_values).logits
     alone = torch.cat([model(image[None]).logits for image in tiny_inputs.pixel_values])
-    torch.testing.assert_close(logits, alone, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(logits, alone, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("tower", ["resnet", "timm resnet", "tiny vit"])
@@ -149,7 +149,7 @@ def test_cross_attention_is_that_of_pytorch_over_the_words_that_are_no_padding()
     # Image by image, the prompts of each: rows 0 and 1 are the first image's.
     of_rows, masks = words.repeat(3, 1, 1), mask.repeat(3, 1)
     read, _ = reference(cells, of_rows, of_rows, key_padding_mask=~masks)
-    expected = F.layer_norm(cells + read, (16,)).transpose(1, 2).unflatten(2, (3, 5))
+    expected = F.layer_norm(cells + read, (16,)).relu().transpose(1, 2).unflatten(2, (3, 5))
     torch.testing.assert_close(layer(maps, words, mask), expected, atol=1e-5, rtol=1e-5)
 
 
@@ -162,6 +162,20 @@ def test_widths_are_those_of_the_finest_scales():
     ):
         decoder = Decoder(tower, given, image_width=6, text_width=0, num_maps=2)
         assert tuple(scale.beside.out_channels for scale in decoder.scales) == expected
+
+
+@torch.no_grad()
+def test_no_norm_takes_away_the_context_or_a_map_with_one_cell(without_texts):
+    decoder, pixels = without_texts.decoder, torch.randn(1, 3, 32, 32)
+    width, widths = decoder.context.in_features, [scale.beside.in_channels for scale in decoder.scales]
+    num_maps = len(decoder.strides)
+    for side in (1, 4):
+        maps = [torch.randn(1, channels, side, side) for channels in widths[:num_maps]]
+        given = decoder(pixels, maps, torch.zeros(1, width), None, None)
+        other_context = decoder(pixels, maps, torch.full((1, width), 3.0), None, None)
+        other_map = decoder(pixels, [torch.randn_like(maps[0]), *maps[1:]], torch.zeros(1, width), None, None)
+        for other in (other_context, other_map):
+            assert (given - other).abs().mean() > 1e-3 * given.std()
 
 
 def test_a_saved_model_reloads_alone_and_is_no_dual_encoder(model, tiny_processor, tiny_inputs, tmp_path):

@@ -50,6 +50,7 @@ logger = logging.getLogger(__name__)
 
 # Of the pairs of a step. Each costs the time of a report: with statements, a step may take 15 % longer.
 COUNTERFACTUAL_SHARE = 1 / 16
+STRAY_COPIES = 3  # of each wording, for a text tower that has to learn what words matter
 
 
 class PretrainingTask(Task):
@@ -263,7 +264,9 @@ def step_wordings(
     Raises:
         ValueError: If the name of a class or a grade cannot be worded.
     """
-    inputs, options = inputs_of(args.objectives), (processor.tokenizer, processor.max_length, args.seed)
+    stray_copies = 0 if args.is_pretrained("text") else STRAY_COPIES
+    inputs = inputs_of(args.objectives)
+    options = processor.tokenizer, processor.max_length, args.seed, stray_copies
     statements = grade_prompts = None
     if "states" in inputs:
         names = rows.finding_names

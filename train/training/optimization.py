@@ -152,19 +152,29 @@ def build_schedule(optimizer: Optimizer, num_updates: int, warmup_ratio: float) 
 def average_weights(model: nn.Module, decay: float) -> AveragedModel:
     """Begin an exponential moving average of weights and batch-norm statistics, updated once per optimizer update.
 
-    Integer buffers, such as the position ids of a text tower, are copied: torch's average would round them down. An
-    update keeps `decay`, in (0, 1), of the average.
-    """
-    average_reals = get_ema_multi_avg_fn(decay)
+    Update n keeps `min(decay, (1 + n) / (10 + n))` of the average: with the full decay from the start, 0.99 would leave
+    a seventh of the first, random weights after 200 updates. Integer buffers, such as the position ids of a text tower,
+    are copied: torch's average would round them down.
 
-    def average_group(averages: Tensors, values: Tensors, num_averaged: Tensor | int) -> None:
-        if averages[0].is_floating_point():  # torch groups them by type
-            average_reals(averages, values, num_averaged)
-        else:
+    Args:
+        model: What is trained.
+        decay: The full decay, in (0, 1).
+
+    Source:
+        The warm-up is that of TensorFlow's `ExponentialMovingAverage` with `num_updates`.
+    """
+
+    def average_group(averages: Tensors, values: Tensors, _: Tensor | int) -> None:
+        if not averages[0].is_floating_point():  # torch groups them by type
             for average, value in zip(averages, values, strict=True):
                 average.copy_(value)
+            return
+        num_averaged = averaged.n_averaged.item()  # on the CPU, where reading it waits for nothing
+        average_reals = get_ema_multi_avg_fn(min(decay, (1 + num_averaged) / (10 + num_averaged)))
+        average_reals(averages, values, _)
 
-    return AveragedModel(model, multi_avg_fn=average_group, use_buffers=True)
+    averaged = AveragedModel(model, multi_avg_fn=average_group, use_buffers=True)
+    return averaged
 
 
 def check_finite(name: str, value: float, update: int, learning_rate: float, sources: Sequence[str] = ()) -> None:

@@ -68,3 +68,27 @@ def test_wordings_that_the_tokens_do_not_tell_apart_are_found(tokenizer):
     assert StepWordings(cut, (2,), tokenizer, 4, seed=0).confused == [("left disc bulge", "left disc")]
     unknown = [["hernia", "no", "hernia seen"], ["tumour", "no"], ["no"]]
     assert StepWordings(unknown, (3,), tokenizer, 12, seed=0).confused == [("hernia", "tumour")]
+
+
+def test_copies_have_stray_tokens_that_are_of_no_wording(tokenizer):
+    texts = [["disc bulge", "bulge of a disc"], ["no disc bulge"]]
+    wordings = StepWordings(texts, (2,), tokenizer, 12, seed=0, stray_copies=3)
+    said = {token for of in texts for text in of for token in tokenizer(text)["input_ids"]}
+    lengths = set()
+    for of_statement, ids in zip(texts, wordings.input_ids.tolist(), strict=True):
+        shown = [[token for token in row if token != tokenizer.pad_token_id] for row in ids]
+        cleaned = [tuple(token for token in row if token in said) for row in shown]
+        given = [tuple(tokenizer(text)["input_ids"]) for text in of_statement]
+        assert len(shown) == 8 and {*cleaned} == {*given}  # nothing is lost or moved
+        assert [cleaned[: len(given) * 4].count(tokens) for tokens in given] == [4] * len(given)
+        assert all(row[0] == tokenizer.cls_token_id and row[-1] == tokenizer.sep_token_id for row in shown)
+        lengths |= {len(row) - len(rest) for row, rest in zip(shown, cleaned, strict=True)}
+    assert lengths == {0, 1, 2, 3}
+    assert wordings.counts.tolist() == [8, 4] and not wordings.confused
+
+
+def test_copies_are_no_longer_than_the_model_reads_and_none_is_made_of_a_full_vocabulary(tokenizer):
+    cut = StepWordings([["disc bulge"]], (1,), tokenizer, 4, seed=0, stray_copies=3)
+    assert cut.input_ids.tolist() == [[tokenizer("disc bulge")["input_ids"]] * 4]
+    everything = StepWordings([WORDS[5:]], (1,), tokenizer, 4, seed=0, stray_copies=3)
+    assert everything.counts.tolist() == [len(WORDS[5:])]

@@ -69,11 +69,30 @@ def test_weights_and_statistics_are_averaged_and_positions_are_not(tiny_model):
             tiny_model.log_inverse_temperature.fill_(step)
             model["norm"].running_mean.fill_(10 * step)
         average.update_parameters(model)
-    expected = 0.9 * (0.9 * (0.9 * 0 + 0.1 * 1) + 0.1 * 2) + 0.1 * 3
+    expected = 0.0
+    for step, kept in ((1, 2 / 11), (2, 3 / 12), (3, 4 / 13)):
+        expected = kept * expected + (1 - kept) * step
     assert average.module["clip"].log_inverse_temperature.item() == pytest.approx(expected)
     assert average.module["norm"].running_mean.item() == pytest.approx(10 * expected)
     positions = average.module["clip"].text_model.embeddings.position_ids
     assert torch.equal(positions, torch.arange(64)[None])
+
+
+def test_an_average_forgets_the_first_weights_and_then_keeps_its_decay():
+    model = torch.nn.Linear(1, 1, bias=False)
+    average = average_weights(model, 0.99)
+    with torch.no_grad():
+        model.weight.fill_(0)
+        average.update_parameters(model)
+        model.weight.fill_(1)
+        for _ in range(50):
+            average.update_parameters(model)
+        assert average.module.weight.item() > 1 - 1e-6  # 0.39 with 0.99 from the start
+        for _ in range(1000):
+            average.update_parameters(model)
+        model.weight.fill_(2)
+        average.update_parameters(model)
+    assert average.module.weight.item() == pytest.approx(1.01)
 
 
 def rates_by_name(model, layer_decay, weight_decay=0.1):
