@@ -26,11 +26,11 @@ from modeling_lumbarclip.towers_lumbarclip import pooled_text, run_text_tower
 from train.checkpoints.loading import find_checkpoint, load_parts, read_config
 from train.classification.arguments import FinetuneClassificationArguments
 from train.classification.data import ClassificationData, LabelledImages, read_data
-from train.classification.evaluation import predict_logits, predictions_of_runs, tower_features
+from train.classification.evaluation import predict_logits, predictions_of_runs
 from train.data.batch_sampler import EpochBatches
 from train.data.provenance import DataFacts
 from train.evaluation.checkpoint_scope import fit_scope
-from train.evaluation.features import encode_texts
+from train.evaluation.features import encode_texts, features_of_rows
 from train.evaluation.protocols.calibration import fit_calibration, warn_of_reasons
 from train.evaluation.protocols.grade_classifiers import grade_texts
 from train.evaluation.protocols.probe_losses import PROBE_LOSSES
@@ -111,11 +111,7 @@ class ClassificationTask(Task):
         model.config.class_temperatures_fitted_on = {DIGESTS: weights_digests(model)}
 
         def encode(split: str, rows: Dataset) -> Array:
-            without_labels = torch.zeros(len(rows), 0)
-            images = LabelledImages(
-                rows, without_labels, self.processor, self.args.seed, augment=False, show_progress=False
-            )
-            return tower_features(cast(LumbarCLIPForImageClassification, model), images, self.args.batch_size)
+            return features_of_rows(model, rows, self.processor, self.args.batch_size)
 
         fit_scope(model, self.data.rows, self.facts.description["anatomy"], encode)
 
