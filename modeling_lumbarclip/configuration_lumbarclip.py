@@ -294,7 +294,7 @@ class LumbarCLIPConfig(PreTrainedConfig):
 
     @property
     def is_classifier(self) -> bool:
-        """Whether the checkpoint is a `LumbarCLIPForImageClassification`, without a text tower."""
+        """Whether the checkpoint is a `LumbarCLIPForImageClassification`, without projections for texts."""
         return CLASSIFIER in (self.architectures or ())
 
     @property
@@ -306,7 +306,7 @@ class LumbarCLIPConfig(PreTrainedConfig):
         """Raise ValueError if the checkpoint has a head in place of the projections of `LumbarCLIPModel`."""
         if self.is_classifier:
             raise ValueError(
-                "This checkpoint holds a classifier without a text tower: load it with AutoModelForImageClassification."
+                "This checkpoint holds a classifier without projections: load it with AutoModelForImageClassification."
             )
         if self.is_segmenter:
             raise ValueError(

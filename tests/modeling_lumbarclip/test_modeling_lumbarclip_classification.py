@@ -58,9 +58,9 @@ def test_a_saved_classifier_reloads_with_its_head_and_is_no_dual_encoder(folder,
     assert raw.out_features == 3
     with safe_open(tmp_path / "classifier" / "model.safetensors", "pt") as weights:
         assert {name.split(".")[0] for name in weights.keys()} == {"vision_model", "classifier"}  # noqa: SIM118
-    with pytest.raises(ValueError, match="without a text tower.*AutoModelForImageClassification"):
+    with pytest.raises(ValueError, match="without projections.*AutoModelForImageClassification"):
         AutoModel.from_pretrained(tmp_path / "classifier")
-    with pytest.raises(ValueError, match="without a text tower"):
+    with pytest.raises(ValueError, match="without projections"):
         LumbarCLIPModel.from_pretrained(tmp_path / "classifier")
 
 
