@@ -196,9 +196,8 @@ def features_in_classes(features: Tensor, logits: Tensor) -> Tensor:
     """
     probabilities = logits.float().softmax(dim=1)[:, 1:].flatten(2)  # (B, P, H · W)
     shares = probabilities.mean(dim=2)
-    of_classes = features.float().reshape(
-        len(logits), -1, features.shape[1], probabilities.shape[2]
-    )  # (B, P or 1, C, …)
+    # (B, P or 1, C, H · W)
+    of_classes = features.float().reshape(len(logits), -1, features.shape[1], probabilities.shape[2])
     sums = (of_classes * probabilities[:, :, None]).mean(dim=3)
     averages = sums / shares.clamp(min=SMALLEST_SHARE)[..., None]
     return torch.cat([averages.flatten(1), shares.clamp(min=SMALLEST_SHARE).log()], dim=1).to(features)
