@@ -125,7 +125,8 @@ class LumbarCLIPImageModel(LumbarCLIPPreTrainedModel):
         vision = self._run_vision_tower(pixel_values, {**options, "output_hidden_states": True})
         pixels = pixel_values.to(self.dtype)
         maps = feature_maps(self.vision_model, vision, pixels.shape)
-        logits, features = self.decoder(pixels, maps, cast(Tensor, vision.pooler_output), words, mask)
+        features = self.decoder.decode(pixels, maps, cast(Tensor, vision.pooler_output), words, mask)
+        logits = self.decoder.to_logits(features, words)
         vision.hidden_states = cast(Any, _selected(cast(Any, vision.hidden_states), wanted))
         return vision, logits, features
 
@@ -277,8 +278,14 @@ class Decoder(nn.Module):
 
     def forward(
         self, pixels: Tensor, maps: Sequence[Tensor], pooled: Tensor, words: Tensor | None, mask: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Decode.
+    ) -> Tensor:
+        """Decode to the logits of the maps, (B, K, H, W), from what `decode` takes."""
+        return self.to_logits(self.decode(pixels, maps, pooled, words, mask), words)
+
+    def decode(
+        self, pixels: Tensor, maps: Sequence[Tensor], pooled: Tensor, words: Tensor | None, mask: Tensor | None
+    ) -> Tensor:
+        """Decode to the features that the logits are made of.
 
         Args:
             pixels: Shape (B, 3, H, W).
@@ -288,8 +295,7 @@ class Decoder(nn.Module):
             mask: True for tokens, False for padding, (P, T).
 
         Returns:
-            Logits, (B, K, H, W), and the features that they are made of: (B, C, H, W), or (B · P, C, H, W) with
-            prompts, the features of an image's prompts together.
+            Shape (B, C, H, W), or (B · P, C, H, W) with prompts, the features of an image's prompts together.
         """
         stems = [pixels]
         for stem in self.stems:
@@ -304,12 +310,15 @@ class Decoder(nn.Module):
                     max(cells, side // self.strides[place]) for cells, side in zip(size, pixels.shape[2:], strict=True)
                 ]
             decoded = scale(decoded, given, size, context if place == 0 else None, words, mask)
-        features = cast(Tensor, decoded)
+        return cast(Tensor, decoded)
+
+    def to_logits(self, features: Tensor, words: Tensor | None) -> Tensor:
+        """Turn what `decode` returned into logits (B, K, H, W), with the words of its prompts (P, T, d_T)."""
         logits = self.head(features)
         if words is None:
-            return logits, features
+            return logits
         logits = logits.view(-1, len(words), *logits.shape[2:])
-        return F.pad(logits, (0, 0, 0, 0, 1, 0)), features  # the background's logit is 0
+        return F.pad(logits, (0, 0, 0, 0, 1, 0))  # the background's logit is 0
 
 
 class _Stem(nn.Sequential):

@@ -55,9 +55,9 @@ def describe_measured(
             "synthetic": all(source.startswith("synthetic") for source in rows["source"][:]),
             "labels": labels,
         },
+        "weights_sha256": weights_sha256(model),
         "command": shlex.join(["python", *sys.argv]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "weights_sha256": weights_sha256(model),
     }
 
 
