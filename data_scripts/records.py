@@ -105,6 +105,7 @@ class ReadOptions:
     crops: str | None = None  # what to cut out of volumes: `discs`; None for whole slices
     context_mm: float = 0.0  # margin around a crop
     mask_names: tuple[str, ...] = ()  # classes of the user's own masks, background first
+    grades: str | None = None  # which grades, of a source that has several kinds; None: the source's default
 
     def raw_folder(self, content: str) -> Path:
         """Return `raw`; raise a ValueError that names the expected content if it is not a folder."""
@@ -175,6 +176,7 @@ class SourceAbout:
     reads_volumes: bool = False  # it takes `--slices` of each volume
     has_own_masks: bool = False  # its masks are the user's own: `--mask_names` names their classes
     reads_notes: bool = False  # its written reports may lie elsewhere, at `--notes`
+    kinds_of_grades: tuple[str, ...] = ()  # what `--grades` may name, the default first; empty: it has one kind
     cuts_crops: bool = False  # it cuts what `--crops` names out of its volumes
     labels_from: Literal["source", "reports", "grades"] = "source"  # `grades`: its reports were composed from them, too
 

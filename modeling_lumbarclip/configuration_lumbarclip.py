@@ -222,6 +222,8 @@ class LumbarCLIPConfig(PreTrainedConfig):
             Fit it again after more training. None before fitting.
         class_text_width: Width of the class texts' embeddings that `LumbarCLIPForImageClassification` fuses with the
             image's features; 0: it reads the image alone.
+        mask_classes: Classes of the masks, the background included, whose decoder and prompts a
+            `LumbarCLIPForImageClassification` from a segmentation model reads; 0: it has no decoder.
         class_temperatures: Divisor of each class's logits in `LumbarCLIPForImageClassification`, fitted on validation
             patients. Exclusive classes share one temperature, repeated K times. None before fitting.
         class_temperatures_fitted_on: Their `weights`, as in `ZeroShotCalibration.fitted_on`.
@@ -261,6 +263,7 @@ class LumbarCLIPConfig(PreTrainedConfig):
     max_inverse_temperature: float | int = 100.0
     calibration: dict[str, Any] | None = None
     class_text_width: int = 0
+    mask_classes: int = 0
     class_temperatures: list[float | int] | None = None
     class_temperatures_fitted_on: dict[str, Any] | None = None
     cross_attention: str = "patch"
@@ -292,7 +295,7 @@ class LumbarCLIPConfig(PreTrainedConfig):
 
     @property
     def is_classifier(self) -> bool:
-        """Whether the checkpoint is a `LumbarCLIPForImageClassification`, without a text tower."""
+        """Whether the checkpoint is a `LumbarCLIPForImageClassification`, without projections for texts."""
         return CLASSIFIER in (self.architectures or ())
 
     @property
@@ -304,7 +307,7 @@ class LumbarCLIPConfig(PreTrainedConfig):
         """Raise ValueError if the checkpoint has a head in place of the projections of `LumbarCLIPModel`."""
         if self.is_classifier:
             raise ValueError(
-                "This checkpoint holds a classifier without a text tower: load it with AutoModelForImageClassification."
+                "This checkpoint holds a classifier without projections: load it with AutoModelForImageClassification."
             )
         if self.is_segmenter:
             raise ValueError(
@@ -333,6 +336,10 @@ class LumbarCLIPConfig(PreTrainedConfig):
             )
         if self.class_text_width < 0:
             raise ValueError(f"class_text_width is a width, or 0 for none; got {self.class_text_width}.")
+        if self.mask_classes < 0 or self.mask_classes == 1:
+            raise ValueError(
+                f"mask_classes counts the background and at least one class, or is 0 for none; got {self.mask_classes}."
+            )
         if self.text_config.is_encoder_decoder:
             raise ValueError(
                 f"text_config {self.text_config.model_type!r} is an encoder-decoder; LumbarCLIP needs a text encoder "

@@ -41,7 +41,115 @@ class LumbarCLIPSegmenterOutput(SemanticSegmenterOutput):
     image_features: Tensor | None = None
 
 
-class LumbarCLIPForSemanticSegmentation(LumbarCLIPPreTrainedModel):
+class LumbarCLIPImageModel(LumbarCLIPPreTrainedModel):
+    """What the models of images share: a vision tower, and a decoder that segments, if they have one.
+
+    Raises:
+        ValueError: On building a decoder with texts, if the configuration has not one prompt for each class but the
+            background; or one for a vision tower that returns no feature maps.
+    """
+
+    main_input_name = "pixel_values"
+    input_modalities = ["image"]  # noqa: RUF012 - read by transformers
+    # Parts of a pretrained checkpoint that are not used; the text tower only with prompts.
+    _keys_to_ignore_on_load_unexpected = [  # noqa: RUF012 - read by transformers
+        r"^text_model\.",
+        r"^(image|text)_projection\.",
+        r"^log_inverse_temperature$",
+        *LumbarCLIPPreTrainedModel._keys_to_ignore_on_load_unexpected,
+    ]
+    text_model: PreTrainedModel
+    decoder: Any  # a `Decoder`, which is not defined yet when transformers reads these types
+    prompt_ids: Tensor
+    prompt_mask: Tensor
+
+    def _build_decoder(self, num_classes: int, text_model: PreTrainedModel | None = None) -> None:
+        """Add a decoder for K classes, and with prompts the text tower that reads them."""
+        config = self.config
+        reads_text = config.cross_attention == "patch"
+        if reads_text:
+            if len(config.segmentation_prompts or ()) != num_classes - 1:
+                raise ValueError(
+                    f"{num_classes} classes need {num_classes - 1} segmentation_prompts, one for each but the "
+                    f"background; got {config.segmentation_prompts}. Pass **processor.segmentation_prompts(names), or "
+                    "cross_attention='none' for a decoder without texts."
+                )
+            self.text_model = build_tower(config.text_config) if text_model is None else text_model
+            keep_attention(self.text_model)
+            for name, prompts in zip(("prompt_ids", "prompt_mask"), padded_prompts(config), strict=True):
+                self.register_buffer(name, prompts, persistent=False)  # the configuration has them
+        self.decoder = Decoder(
+            scales(self.vision_model),
+            cast(Sequence[int], config.decoder_widths),
+            image_width=output_width(self.vision_model),
+            text_width=hidden_width(self.text_model) if reads_text else 0,
+            num_maps=1 if reads_text else num_classes,
+        )
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, nn.Conv2d):
+            init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.GroupNorm | nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif module is self and hasattr(self, "prompt_ids"):
+            for buffer, prompts in zip((self.prompt_ids, self.prompt_mask), padded_prompts(self.config), strict=True):
+                init.copy_(buffer, prompts)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the embedding of the patches; None in a tower of timm."""
+        return self.vision_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the embedding of the patches."""
+        self.vision_model.set_input_embeddings(value)
+
+    @can_return_tuple
+    def get_image_features(self, pixel_values: Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
+        """Return the tower's outputs, with z_I as `pooler_output` (B, d_I), for images (B, 3, H, W)."""
+        (options,) = tower_options(self.get_image_features, kwargs, self.vision_model)
+        return self._run_vision_tower(pixel_values, options)
+
+    def _segment(
+        self, pixel_values: Tensor, options: dict[str, Any], words: Tensor | None, mask: Tensor | None
+    ) -> tuple[BaseModelOutputWithPooling, Tensor, Tensor]:
+        """Run the vision tower and the decoder; words and mask as in `Decoder.forward`, which says what they give.
+
+        Returns:
+            The outputs of the tower, with the hidden states that were asked for; the logits; the last features.
+        """
+        wanted = options.get("output_hidden_states", self.config.output_hidden_states)
+        vision = self._run_vision_tower(pixel_values, {**options, "output_hidden_states": True})
+        pixels = pixel_values.to(self.dtype)
+        maps = feature_maps(self.vision_model, vision, pixels.shape)
+        features = self.decoder.decode(pixels, maps, cast(Tensor, vision.pooler_output), words, mask)
+        logits = self.decoder.to_logits(features, words)
+        vision.hidden_states = cast(Any, _selected(cast(Any, vision.hidden_states), wanted))
+        return vision, logits, features
+
+    def _read_prompts(
+        self, input_ids: Tensor | None, attention_mask: Tensor | None, options: dict[str, Any]
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Return the text tower's last layer at each token of the prompts (P, T, d_T), and their mask (P, T).
+
+        None twice of a decoder without texts.
+        """
+        if self.config.cross_attention != "patch":
+            return None, None
+        if input_ids is None:
+            input_ids, attention_mask, options = self.prompt_ids, self.prompt_mask, {}
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        of_images = {f"output_{record}" for record in RECORDS}
+        options = {name: value for name, value in options.items() if name not in of_images}
+        quiet = dict.fromkeys(of_images, False)
+        outputs = run_text_tower(self.text_model, self.config, {**options, **quiet}, input_ids, mask)
+        return cast(Tensor, outputs.last_hidden_state), mask.bool()
+
+
+class LumbarCLIPForSemanticSegmentation(LumbarCLIPImageModel):
     r"""Maps of the classes' texts, or of the classes, at the size of the image.
 
     The decoder goes from the coarsest feature map of the vision tower to the full resolution of the image. With
@@ -69,19 +177,6 @@ class LumbarCLIPForSemanticSegmentation(LumbarCLIPPreTrainedModel):
         torch.Size([3, 2, 64, 64])
     """
 
-    main_input_name = "pixel_values"
-    input_modalities = ["image"]  # noqa: RUF012 - read by transformers
-    # Parts of a pretrained checkpoint that segmentation does not use; the text tower only with prompts.
-    _keys_to_ignore_on_load_unexpected = [  # noqa: RUF012 - read by transformers
-        r"^text_model\.",
-        r"^(image|text)_projection\.",
-        r"^log_inverse_temperature$",
-        *LumbarCLIPPreTrainedModel._keys_to_ignore_on_load_unexpected,
-    ]
-    text_model: PreTrainedModel
-    prompt_ids: Tensor
-    prompt_mask: Tensor
-
     def __init__(
         self,
         config: LumbarCLIPConfig,
@@ -91,55 +186,9 @@ class LumbarCLIPForSemanticSegmentation(LumbarCLIPPreTrainedModel):
         super().__init__(config)
         self.vision_model = build_tower(config.vision_config) if vision_model is None else vision_model
         keep_attention(self.vision_model)
-        width, num_classes = output_width(self.vision_model), cast(int, config.num_labels)
-        reads_text = config.cross_attention == "patch"
-        if reads_text:
-            if len(config.segmentation_prompts or ()) != num_classes - 1:
-                raise ValueError(
-                    f"{num_classes} classes need {num_classes - 1} segmentation_prompts, one for each but the "
-                    f"background; got {config.segmentation_prompts}. Pass **processor.segmentation_prompts(names), or "
-                    "cross_attention='none' for a decoder without texts."
-                )
-            self.text_model = build_tower(config.text_config) if text_model is None else text_model
-            keep_attention(self.text_model)
-            for name, prompts in zip(("prompt_ids", "prompt_mask"), padded_prompts(config), strict=True):
-                self.register_buffer(name, prompts, persistent=False)  # the configuration has them
-        self.decoder = Decoder(
-            scales(self.vision_model),
-            cast(Sequence[int], config.decoder_widths),
-            image_width=width,
-            text_width=hidden_width(self.text_model) if reads_text else 0,
-            num_maps=1 if reads_text else num_classes,
-        )
-        self.scope = build_statistics(config, width)
+        self._build_decoder(cast(int, config.num_labels), text_model)
+        self.scope = build_statistics(config, output_width(self.vision_model))
         self.post_init()
-
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, nn.Conv2d):
-            init.kaiming_normal_(module.weight, nonlinearity="relu")
-            if module.bias is not None:
-                init.zeros_(module.bias)
-        elif isinstance(module, nn.GroupNorm | nn.LayerNorm):
-            init.ones_(module.weight)
-            init.zeros_(module.bias)
-        elif module is self and self.config.cross_attention == "patch":
-            for buffer, prompts in zip((self.prompt_ids, self.prompt_mask), padded_prompts(self.config), strict=True):
-                init.copy_(buffer, prompts)
-
-    def get_input_embeddings(self) -> nn.Module:
-        """Return the embedding of the patches; None in a tower of timm."""
-        return self.vision_model.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the embedding of the patches."""
-        self.vision_model.set_input_embeddings(value)
-
-    @can_return_tuple
-    def get_image_features(self, pixel_values: Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
-        """Return the tower's outputs, with z_I as `pooler_output` (B, d_I), for images (B, 3, H, W)."""
-        (options,) = tower_options(self.get_image_features, kwargs, self.vision_model)
-        return self._run_vision_tower(pixel_values, options)
 
     @can_return_tuple
     def forward(
@@ -171,40 +220,21 @@ class LumbarCLIPForSemanticSegmentation(LumbarCLIPPreTrainedModel):
                 or the tower does not return the hidden states or attentions that are requested.
         """
         options, text_options = tower_options(self.forward, kwargs, self.vision_model, self._towers()[-1])
-        wanted = options.get("output_hidden_states", self.config.output_hidden_states)
-        vision = self._run_vision_tower(pixel_values, {**options, "output_hidden_states": True})
-        words = mask = None
-        if self.config.cross_attention == "patch":
-            words, mask = self._read_prompts(input_ids, attention_mask, text_options)
-        elif input_ids is not None:
+        if input_ids is not None and self.config.cross_attention != "patch":
             raise ValueError(
                 "This checkpoint has no text tower (cross_attention='none'): it segments its own classes, "
                 f"{', '.join(self.config.id2label.values())}. Leave out input_ids."
             )
-        pixels = pixel_values.to(self.dtype)
-        maps = feature_maps(self.vision_model, vision, pixels.shape)
-        logits = self.decoder(pixels, maps, cast(Tensor, vision.pooler_output), words, mask)
+        words, mask = self._read_prompts(input_ids, attention_mask, text_options)
+        vision, logits, _ = self._segment(pixel_values, options, words, mask)
         output = LumbarCLIPSegmenterOutput(
             loss=None if labels is None else pixel_cross_entropy(logits, labels),
             logits=logits,
-            hidden_states=cast(Any, _selected(cast(Any, vision.hidden_states), wanted)),
+            hidden_states=vision.hidden_states,
             attentions=vision.attentions,
         )
         output.image_features = vision.pooler_output
         return output
-
-    def _read_prompts(
-        self, input_ids: Tensor | None, attention_mask: Tensor | None, options: dict[str, Any]
-    ) -> tuple[Tensor, Tensor]:
-        """Return the text tower's last layer at each token of the prompts (P, T, d_T), and their mask (P, T)."""
-        if input_ids is None:
-            input_ids, attention_mask, options = self.prompt_ids, self.prompt_mask, {}
-        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        of_images = {f"output_{record}" for record in RECORDS}
-        options = {name: value for name, value in options.items() if name not in of_images}
-        quiet = dict.fromkeys(of_images, False)
-        outputs = run_text_tower(self.text_model, self.config, {**options, **quiet}, input_ids, mask)
-        return cast(Tensor, outputs.last_hidden_state), mask.bool()
 
 
 class Decoder(nn.Module):
@@ -249,7 +279,13 @@ class Decoder(nn.Module):
     def forward(
         self, pixels: Tensor, maps: Sequence[Tensor], pooled: Tensor, words: Tensor | None, mask: Tensor | None
     ) -> Tensor:
-        """Decode.
+        """Decode to the logits of the maps, (B, K, H, W), from what `decode` takes."""
+        return self.to_logits(self.decode(pixels, maps, pooled, words, mask), words)
+
+    def decode(
+        self, pixels: Tensor, maps: Sequence[Tensor], pooled: Tensor, words: Tensor | None, mask: Tensor | None
+    ) -> Tensor:
+        """Decode to the features that the logits are made of.
 
         Args:
             pixels: Shape (B, 3, H, W).
@@ -259,7 +295,7 @@ class Decoder(nn.Module):
             mask: True for tokens, False for padding, (P, T).
 
         Returns:
-            Logits, (B, K, H, W).
+            Shape (B, C, H, W), or (B · P, C, H, W) with prompts, the features of an image's prompts together.
         """
         stems = [pixels]
         for stem in self.stems:
@@ -274,7 +310,11 @@ class Decoder(nn.Module):
                     max(cells, side // self.strides[place]) for cells, side in zip(size, pixels.shape[2:], strict=True)
                 ]
             decoded = scale(decoded, given, size, context if place == 0 else None, words, mask)
-        logits = self.head(decoded)
+        return cast(Tensor, decoded)
+
+    def to_logits(self, features: Tensor, words: Tensor | None) -> Tensor:
+        """Turn what `decode` returned into logits (B, K, H, W), with the words of its prompts (P, T, d_T)."""
+        logits = self.head(features)
         if words is None:
             return logits
         logits = logits.view(-1, len(words), *logits.shape[2:])

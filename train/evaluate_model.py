@@ -25,8 +25,9 @@ def main(args: EvaluateArguments) -> None:
     from train.data.batch_sampler import TrainingSet
     from train.data.loaders import class_names, open_dataset
     from train.data.provenance import anatomy_of
+    from train.evaluation import METRICS
     from train.evaluation.questions import asked_about
-    from train.reporting.evaluation import METRICS, EvaluationSettings, evaluate
+    from train.reporting.evaluation import EvaluationSettings, evaluate
     from train.training.run_folder import RUN, read_run, read_start
 
     model, processor = load_checkpoint(args.checkpoint)

@@ -47,6 +47,11 @@ class BuildArguments:
     plane: Literal["axial", "sagittal"] | None = setting(
         None, "Plane of the slices to draw (synthetic source only); default axial. The patients are the same."
     )
+    grades: Literal["pfirrmann", "severity"] | None = setting(
+        None,
+        "Grades of a row (lsma_pqr source only). pfirrmann (default): of its discs. severity: of the patient, as the "
+        "notes have it: normal, mild, moderate or severe.",
+    )
     labels: Literal["findings", "paper"] = setting(
         "findings",
         "Classes of a row. findings: those of the source. paper: the pair of the LumbarCLIP paper, LBP or No Finding, "
@@ -152,6 +157,8 @@ def check_options(args: BuildArguments, about: SourceAbout) -> None:
         raise ValueError(f"the source {args.source} takes all patients in --raw; leave --num_patients out")
     if args.plane is not None and not about.draws_patients:
         raise ValueError(f"the source {args.source} takes slices as they were scanned; leave --plane out")
+    if args.grades is not None and args.grades not in about.kinds_of_grades:
+        raise ValueError(f"the source {args.source} has no choice of grades; leave --grades out")
     if args.crops is not None and not about.cuts_crops:
         raise ValueError(f"the source {args.source} has no volumes to cut --crops out of; leave it out")
     if args.slices is not None and not about.reads_volumes and args.crops is None:

@@ -93,6 +93,7 @@ def _build_in(staging: Path, args: BuildArguments, command: str) -> dict[str, An
         crops=args.crops,
         context_mm=args.context_mm or 0.0,
         mask_names=tuple(args.mask_names or ()),
+        grades=args.grades,
     )
     # Sources import the decoders, here in the background while the source is read.
     with Workers(args.num_proc, preload=("data_scripts.writing.parts", "data_scripts.sources")) as workers:

@@ -296,6 +296,7 @@ def test_your_own_data_may_be_shared_when_you_say_so(study, built, tmp_path):
         ({"license": "CC-BY-4"}, r"got 'CC-BY-4'. Did you mean .*cc-by-4.0"),
         ({"source": "knee_kl", "license": "mit"}, "knee_kl has its own licence; leave the option out"),
         ({"num_patients": 400}, "the source folder takes all patients in --raw; leave --num_patients out"),
+        ({"grades": "severity"}, "the source folder has no choice of grades; leave --grades out"),
         ({"plane": "sagittal"}, "the source folder takes slices as they were scanned; leave --plane out"),
     ],
 )

@@ -58,7 +58,7 @@ def test_the_auto_classes_find_ours_without_our_package(tiny_model, tiny_process
         "AutoTokenizer": "BertTokenizer",
     }
     del of_classifier["AutoTokenizer"]  # it has none, as transformers says
-    no_texts = "This checkpoint holds a classifier without a text tower: load it with AutoModelForImageClassification."
+    no_texts = "This checkpoint holds a classifier without projections: load it with AutoModelForImageClassification."
     assert of_classifier == {
         "AutoConfig": "LumbarCLIPConfig",
         "AutoModel": no_texts,

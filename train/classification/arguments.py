@@ -1,10 +1,13 @@
 """The settings of fine-tuning for classification: a YAML file, overridden on the command line."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from data_scripts.system.command_line import setting
 from train.training import arguments as shared
+
+SYSTEMS = ("fine_tuned", "linear_probe", "majority")  # that every run measures
 
 
 @dataclass
@@ -21,13 +24,19 @@ class DataArguments(shared.DataArguments):
 class ModelArguments(shared.ModelArguments):
     """Model."""
 
-    checkpoint: str = setting("", "LumbarCLIP checkpoint to start from: a folder, or a Hub id.")
+    checkpoint: str = setting(
+        "",
+        "LumbarCLIP checkpoint to start from, a folder or Hub id: pretrained, or a segmentation model, whose decoder "
+        "the head reads, too, class by class.",
+    )
     head: Literal["linear", "fusion"] = setting(
         "linear",
         "linear: reads the image. fusion: also the texts of the classes that the image resembles, as the checkpoint's "
         "text tower embeds them; they are saved with the classifier.",
     )
-    freeze_tower: bool = setting(False, "Train only the head; batch statistics stay those of pretraining.")
+    freeze_tower: bool = setting(
+        False, "Train only the head, neither tower nor decoder; batch statistics stay those of pretraining."
+    )
 
 
 @dataclass
@@ -45,8 +54,19 @@ class OptimisationArguments(shared.OptimisationArguments):
 
 
 @dataclass
+class OutputArguments(shared.FinetuneOutputArguments):
+    """Output."""
+
+    compare_with: list[str] = setting(
+        [],
+        "Folders of other classifier runs with the same test rows: their metrics stand beside this one's, and for "
+        "exclusive classes McNemar's test.",
+    )
+
+
+@dataclass
 class FinetuneClassificationArguments(
-    shared.FinetuneOutputArguments, OptimisationArguments, ModelArguments, DataArguments, shared.TrainingArguments
+    OutputArguments, OptimisationArguments, ModelArguments, DataArguments, shared.TrainingArguments
 ):  # dataclasses order the fields from the last base to the first
     """Fine-tune the vision tower of a LumbarCLIP checkpoint to classify images."""
 
@@ -59,6 +79,12 @@ class FinetuneClassificationArguments(
             ValueError: If a setting is missing, out of range, or contradicts another.
         """
         super().__post_init__()
+        names = [Path(run).name for run in self.compare_with]
+        if taken := sorted({name for name in names if names.count(name) > 1 or name in SYSTEMS or not name}):
+            raise ValueError(
+                f"compare_with calls runs by the last part of their folder; {', '.join(map(repr, taken))} is empty, "
+                f"given twice, or one of {', '.join(SYSTEMS)}. Rename a folder."
+            )
         if not self.checkpoint:
             raise ValueError("checkpoint is empty: name the pretrained checkpoint to start from.")
         self.check_at_least(1, "patience", "num_resamples")

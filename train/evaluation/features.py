@@ -1,4 +1,4 @@
-"""Embeddings of a split: every image and every distinct text encoded once, and kept on disk."""
+"""Embeddings of a split: every image and every distinct text encoded once, and kept on disk; features of a tower."""
 
 import hashlib
 import json
@@ -14,12 +14,13 @@ import torch.nn.functional as F
 from datasets import Dataset
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from data_scripts.system.whole_files import follow_umask, unfinished_file
-from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
+from modeling_lumbarclip import LumbarCLIPImageProcessor, LumbarCLIPModel, LumbarCLIPProcessor
 from modeling_lumbarclip.scope_lumbarclip import SCOPE_PREFIX
-from train.data.image_cache import DecodedImages, normalise
+from train.data.image_cache import DecodedImages, decode_images, normalise
 from train.evaluation.protocols.retrieval import group_texts
 from train.evaluation.statistics.metrics import Array
 
@@ -144,6 +145,20 @@ def cache_key(model: LumbarCLIPModel, processor: LumbarCLIPProcessor, rows: Data
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return f"{split}-{digest.hexdigest()[:24]}"
+
+
+def features_of_rows(model: Any, rows: Dataset, image_processor: LumbarCLIPImageProcessor, batch_size: int) -> Array:
+    """Compute z_I, the pooled output of the tower, for the images of rows. Shape (N, d_I), float32."""
+    images = decode_images(rows, image_processor, show_progress=False)
+    return tower_features(model, images, image_processor, batch_size)
+
+
+@torch.inference_mode()
+def tower_features(model: Any, images: Tensor, image_processor: LumbarCLIPImageProcessor, batch_size: int) -> Array:
+    """Compute z_I of a model with a head for decoded images (N, S, S), which stays in evaluation mode. (N, d_I)."""
+    model.eval()
+    batches = (normalise(batch[:, None], image_processor).to(model.device) for batch in images.split(batch_size))
+    return np.concatenate([_as_numpy(model.get_image_features(batch).pooler_output) for batch in batches])
 
 
 @contextmanager

@@ -79,7 +79,8 @@ def exclusive_class_measures(targets: Targets, probabilities: Array, scores: Arr
 
     Returns:
         `accuracy`, `macro_f1`, `balanced_accuracy`, `minority_recall`, `expected_calibration_error`; for two classes
-        also `precision`, `recall`, `f1`, `auroc`, `average_precision` of the finding; else `f1/CLASS` of each.
+        also `precision`, `recall`, `f1`, `auroc`, `average_precision` of the finding; else `f1/CLASS` and `auroc/CLASS`
+        of each, the class against all others, and their mean, `macro_auroc`.
     """
     truth, predicted, num_classes = targets.classes, probabilities.argmax(1), len(targets.label_names)
     missing = [name for k, name in enumerate(targets.label_names) if not (truth == k).any()]
@@ -95,6 +96,8 @@ def exclusive_class_measures(targets: Targets, probabilities: Array, scores: Arr
     if num_classes != 2:
         for k, name in enumerate(targets.label_names):
             measures[f"f1/{name}"] = measure(_of_class(metrics.f1_by_class, k, num_classes), [truth, predicted])
+            measures[f"auroc/{name}"] = measure(metrics.auroc, [truth == k, scores[:, k]])
+        measures["macro_auroc"] = measure(metrics.macro_auroc, [np.eye(num_classes, dtype=bool)[truth], scores])
         return measures
     finding = targets.findings[0]  # the first class that is not `No Finding` is the positive one
     for function in (metrics.precision_by_class, metrics.recall_by_class, metrics.f1_by_class):

@@ -83,18 +83,24 @@ def read_rows(rows: Dataset, split: str) -> Targets:
     for row, present in enumerate(of_rows):
         labels[row, present or []] = True
     labelled = np.array([present is not None for present in of_rows], dtype=bool)
-    grade_names = tuple(getattr(rows.features.get("grade"), "names", None) or ())
-    grades = rows["grade"][:] if grade_names else [None] * len(rows)
+    grade_names, grades = read_grades(rows)
     return Targets(
         split=split,
         label_names=label_names,
         labels=labels,
         exclusive=bool(labelled.any() and (labels[labelled].sum(1) == 1).all()),
         grade_names=grade_names,
-        grades=np.array([-1 if grade is None else grade for grade in grades]),
+        grades=grades,
         patient_ids=np.asarray(rows["patient_id"][:]),
         labelled=None if labelled.all() else labelled,
     )
+
+
+def read_grades(rows: Dataset) -> tuple[tuple[str, ...], Array]:
+    """Read the names of the grades, lowest first, and the grade of each row, (N,), -1 where it has none."""
+    names = tuple(getattr(rows.features.get("grade"), "names", None) or ())
+    grades = rows["grade"][:] if names else [None] * len(rows)
+    return names, np.array([-1 if grade is None else grade for grade in grades])
 
 
 def missing_labels(targets: Mapping[str, Targets]) -> str:

@@ -5,13 +5,11 @@ has a Holm-adjusted bootstrap p-value over the k differences of its table.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from train.evaluation.statistics.bootstrap import Resampled, difference
-from train.evaluation.statistics.metrics import Floats
+from train.evaluation.statistics.p_values import holm_adjusted, two_sided_p
 
 LOWER_IS_BETTER = ("macro_hausdorff_95",)  # how such metrics begin
 
@@ -56,48 +54,6 @@ def best_systems(systems: Mapping[str, Metrics], group: str, metric: str) -> lis
     defined = {title: value for title, value in values.items() if not math.isnan(value)}
     best = (min if metric.startswith(LOWER_IS_BETTER) else max)(defined.values(), default=math.nan)
     return [title for title, value in defined.items() if math.isclose(value, best, rel_tol=0, abs_tol=1e-9)]
-
-
-def two_sided_p(resampled: Floats) -> float:
-    """Compute the bootstrap p-value of a difference: twice the share of resamples with the rarer sign.
-
-    Args:
-        resampled: The difference on each resample; NaN ones are left out. Shape (R,).
-
-    Returns:
-        In (0, 1], never less than 2 / (R + 1): a resample is counted for the sample itself (Davison and Hinkley 1997,
-        section 4.2). NaN without a defined resample.
-
-    Example:
-        >>> two_sided_p(np.array([0.1, 0.2, 0.3, -0.1]))
-        0.8
-    """
-    defined = resampled[~np.isnan(resampled)]
-    if not len(defined):
-        return math.nan
-    against = min((defined <= 0).sum(), (defined >= 0).sum())
-    return float(min(1.0, 2 * (1 + against) / (len(defined) + 1)))
-
-
-def holm_adjusted(p_values: Sequence[float]) -> list[float]:
-    """Correct p-values of several comparisons, so that the chance of any false finding stays below the level.
-
-    The i-th smallest of k is multiplied by (k - i + 1), is never less than those before it nor more than 1. NaN ones do
-    not count.
-
-    Source:
-        Holm, A simple sequentially rejective multiple test procedure, 1979.
-
-    Example:
-        >>> holm_adjusted([0.01, 0.04, 0.03])
-        [0.03, 0.06, 0.06]
-    """
-    values = np.asarray(p_values, dtype=np.float64)
-    order = np.argsort(values, kind="stable")[: np.count_nonzero(~np.isnan(values))]  # NaN sorts last
-    factors = np.arange(len(order), 0, -1)
-    adjusted = np.full(len(values), math.nan)
-    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(values[order] * factors))
-    return adjusted.tolist()
 
 
 def _entry(of_pair: Resampled, p_value: float, p_holm: float) -> dict[str, Any]:

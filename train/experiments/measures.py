@@ -22,7 +22,7 @@ from train.evaluation.protocols.grade_probe import grade_measures
 from train.evaluation.protocols.patient_level import mean_over_patients, patient_targets
 from train.evaluation.protocols.retrieval import retrieval_measures
 from train.evaluation.protocols.segmentation import GROUP as SEGMENTATION
-from train.evaluation.protocols.segmentation import scored_classes, segmentation_measures
+from train.evaluation.protocols.segmentation import dice_by_grade, scored_classes, segmentation_measures
 from train.evaluation.protocols.wordings import STATED, measures_by_wording, polarity_measures
 from train.evaluation.statistics import metrics
 from train.evaluation.statistics.bootstrap import Measure
@@ -65,6 +65,7 @@ def measures_of(
     measures: Measures = {}
     if scored_classes(predictions):
         measures[SEGMENTATION] = segmentation_measures(predictions, targets.patient_ids)
+        measures[SEGMENTATION] |= dice_by_grade(predictions, targets.patient_ids, targets.grades, targets.grade_names)
     of_labelled, labelled = of_labelled_rows(predictions, targets)
     for group in label_groups(predictions):
         of_group = label_measures(labelled, of_labelled[group], of_labelled["fold"], unlearned.get(group, {}))

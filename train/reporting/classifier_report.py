@@ -16,7 +16,7 @@ IN_SETS = ("coverage", "answered", "accuracy_if_answered")
 
 def classifier_report(results: Mapping[str, Any], drawn: Collection[str]) -> str:
     """Write the content of `metrics.json` as Markdown, with the figures that were drawn in `figures/`."""
-    by_system = {words: results["by_system"][name] for name, words in SYSTEMS.items()}
+    by_system = {SYSTEMS.get(name, name): of_system for name, of_system in results["by_system"].items()}
     fine_tuned, patients = results["by_system"]["fine_tuned"], results["patients"]
     compared = [name for name in COMPARED_OF_CLASSIFIER if name in fine_tuned]
     opening_chart = {name: caption for name, caption in OPENING_CHART.items() if name in drawn}
@@ -31,6 +31,7 @@ def classifier_report(results: Mapping[str, Any], drawn: Collection[str]) -> str
         "training": results["training"],
         "systems_table": systems_table(by_system, compared),
         "difference_table": metrics_table({"difference": results["difference"]}),
+        "mcnemar_table": _mcnemar_table(results.get("mcnemar", {})),
         "patients_table": systems_table(
             {SYSTEMS["fine_tuned"]: patients}, [name for name in compared if name in patients]
         ),
@@ -53,6 +54,16 @@ def classifier_summary(results: Mapping[str, Any], compared: list[str]) -> list[
     if (answered := results["calibration"].get("class_conditional/answered")) is not None:
         lines.append(f"Share of images that prediction sets answer: {format_entry(answered)}.")
     return [Markdown(line) for line in lines]
+
+
+def _mcnemar_table(compared: Mapping[str, Mapping[str, float]]) -> str:
+    """List the images that only one of two systems gets right, with the p-value; empty without exclusive classes."""
+    rows = [
+        [SYSTEMS.get(name, name), str(of["only_first"]), str(of["only_other"]), f"{of['p']:.3g}", f"{of['p_holm']:.3g}"]
+        for name, of in compared.items()
+    ]
+    headings = ["system", "only fine-tuned right", "only this right", "p", "p, Holm"]
+    return markdown_table(headings, rows) if rows else ""
 
 
 def _calibration_table(entries: Mapping[str, Any]) -> str:

@@ -1,34 +1,29 @@
 """Evaluate a model: predict, measure, and write `predictions.parquet`, `metrics.json`, the report and the figures."""
 
 import logging
-import shlex
-import sys
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from datasets import DatasetDict
 
-from data_scripts.system.whole_files import write_json, write_text
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
-from train.checkpoints.onnx_export import weights_sha256
 from train.data.batch_sampler import TrainingSet
 from train.data.provenance import DataFacts
-from train.evaluation import METRICS
 from train.evaluation.baselines import baseline_features, why_left_out
 from train.evaluation.checkpoint_scope import measure_scope
 from train.evaluation.measure import measure
 from train.evaluation.predict import UNPROJECTED, encode, predict, predict_baselines
-from train.evaluation.predictions import PREDICTIONS, write_predictions
+from train.evaluation.predictions import write_predictions
 from train.evaluation.protocols.wordings import statement_cosines
 from train.evaluation.protocols.zero_shot import prompts_asked
 from train.evaluation.questions import unseen_wordings
 from train.evaluation.statistics.bootstrap import Resampling
 from train.evaluation.targets import count_labels, have_labels, missing_labels, read_targets
 from train.reporting.figures.evaluation import draw_figures
-from train.reporting.figures.style import save_figures
+from train.reporting.measured_run import describe_measured, write_measured
 from train.reporting.run_report import run_report, too_few_in_words
 from train.training.history import read_history
 
@@ -100,22 +95,20 @@ def evaluate(
         else {},
         "statement_cosines": statement_cosines(encoded.unseen_stated, encoded.unseen_denied),
         "training_set": asdict(settings.training_set),
-        "dataset": {
-            "name": settings.dataset_name,
-            "split": settings.split,
-            "num_rows": len(sources),
-            "num_patients": len(set(targets["test"].patient_ids)),
-            "num_labelled_patients": len(set(targets["test"].patient_ids[targets["test"].is_labelled])),
-            "rows_sha256": facts.rows_sha256,
-            "leak": facts.leak_stamp,
-            "start": settings.start,
-            "synthetic": all(source.startswith("synthetic") for source in sources),
-            "labels": count_labels(targets["test"]),
-            "missing_labels": missing_labels(targets),
-        },
-        "weights_sha256": weights_sha256(model),
-        "command": shlex.join(["python", *sys.argv]),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        **describe_measured(
+            model,
+            splits["test"],
+            facts,
+            name=settings.dataset_name,
+            start=settings.start,
+            labels=count_labels(targets["test"]),
+            split=settings.split,
+        ),
+    }
+    results["dataset"] |= {
+        "num_labelled_patients": len(set(targets["test"].patient_ids[targets["test"].is_labelled])),
+        "rows_sha256": facts.rows_sha256,
+        "missing_labels": missing_labels(targets),
     }
     if too_few := too_few_in_words(results["dataset"]):
         logger.warning("%s.", too_few)
@@ -123,9 +116,6 @@ def evaluate(
     figures = draw_figures(predictions, targets["test"], encoded, results, splits["test"], history, settings.seed)
 
     out_dir.mkdir(parents=True, exist_ok=True)
-    (out_dir / METRICS).unlink(missing_ok=True)
-    write_predictions(out_dir / PREDICTIONS, predictions, targets["test"], sources)
-    save_figures(figures, out_dir)
-    write_text(out_dir / "report.md", run_report(results, figures))
-    write_json(out_dir / METRICS, results)  # last: if it exists, so do the others
+    write = partial(write_predictions, predictions=predictions, targets=targets["test"], sources=sources)
+    write_measured(out_dir, results, run_report(results, figures), figures, write)
     return results

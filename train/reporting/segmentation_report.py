@@ -21,6 +21,7 @@ METRICS = {
     "missed": ("images that miss it", 3),
 }
 MEAN = "mean over classes"
+OF_GRADE = "macro_dice_by_grade/"
 
 
 def segmentation_report(results: Mapping[str, Any], drawn: Collection[str]) -> str:
@@ -33,6 +34,7 @@ def segmentation_report(results: Mapping[str, Any], drawn: Collection[str]) -> s
         "opening_chart": opening_chart,
         "training": results["training"],
         "metrics_table": class_table(metrics, classes),
+        "grade_table": _grade_table(metrics),
         "limit_table": _limit_table(results),
         "in_pixels": results["num_without_spacing"],
         **{name: results[name] for name in ("num_pseudo_masks", "num_training_masks")},
@@ -72,6 +74,16 @@ def class_table(metrics: Mapping[str, Entry], classes: Sequence[str]) -> str:
         for title, of in [*((name, name) for name in classes), (MEAN, "")]
     ]
     return markdown_table(["class", *(words for words, _ in shown.values())], rows)
+
+
+def _grade_table(metrics: Mapping[str, Entry]) -> str:
+    """List the macro Dice of the images of each grade; empty where images have none."""
+    rows = [
+        [name.removeprefix(OF_GRADE), format_entry(entry)]
+        for name, entry in metrics.items()
+        if name.startswith(OF_GRADE)
+    ]
+    return markdown_table(["grade", "macro Dice"], rows) if rows else ""
 
 
 def _limit_table(results: Mapping[str, Any]) -> str:

@@ -1,9 +1,7 @@
 """Measure a segmentation model on test patients, on the grid of the stored images."""
 
-import shlex
-import sys
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +12,12 @@ from matplotlib.figure import Figure
 from torch import nn
 from transformers.modeling_outputs import SemanticSegmenterOutput
 
-from data_scripts.system.whole_files import write_json, write_text
 from modeling_lumbarclip.geometry_lumbarclip import padding
-from train.checkpoints.onnx_export import weights_sha256
 from train.data.loaders import have_pseudo_masks
 from train.data.provenance import DataFacts
-from train.evaluation import METRICS
-from train.evaluation.predictions import PREDICTIONS, Predictions
+from train.evaluation.predictions import Predictions
 from train.evaluation.protocols.segmentation import (
+    dice_by_grade,
     dice_of_images,
     mean_over_classes,
     score_masks,
@@ -32,9 +28,10 @@ from train.evaluation.protocols.segmentation import (
 from train.evaluation.statistics.bootstrap import Resampling, as_entries, estimates_of
 from train.evaluation.statistics.metrics import Array, Floats
 from train.evaluation.statistics.overlap import IGNORED
+from train.evaluation.targets import read_grades
 from train.reporting.figures.controller import controller_chart, has_controller
 from train.reporting.figures.segmentation import Case, case_figure, image_dice_chart
-from train.reporting.figures.style import save_figures
+from train.reporting.measured_run import count_epochs, describe_measured, write_measured
 from train.reporting.run_report import describe_dataset
 from train.reporting.segmentation_report import segmentation_report
 from train.training.history import read_history
@@ -44,7 +41,6 @@ if TYPE_CHECKING:
     from train.segmentation.arguments import FinetuneSegmentationArguments
     from train.segmentation.data import SegmentationData
 
-REPORT = "report.md"
 WORST, MEDIAN, BEST = 6, 2, 2  # cases that are drawn
 
 
@@ -62,11 +58,13 @@ def evaluate_segmentation(
     limit = score_limit(processor, data, "test")
     patients, sources = (np.asarray(rows[name][:]) for name in ("patient_id", "source"))
     resampling = Resampling(args.num_resamples, args.seed)
+    grade_names, grades = read_grades(rows)
+    by_grade = dice_by_grade(scores, patients, grades, grade_names)
     entries, limits = (
-        as_entries(estimates_of(segmentation_measures(of_rows, patients), resampling)) for of_rows in (scores, limit)
+        as_entries(estimates_of(measures, resampling))
+        for measures in (segmentation_measures(scores, patients) | by_grade, segmentation_measures(limit, patients))
     )
     history = read_history(output_dir)
-    losses = [line["validation_loss"] for line in history if "validation_loss" in line]
     image_dice = mean_over_classes(dice_of_images(scores))
     results: dict[str, Any] = {
         "metrics": entries,
@@ -77,20 +75,15 @@ def evaluate_segmentation(
         "num_training_masks": len(data.rows["train"]),
         "num_pseudo_masks": int(have_pseudo_masks(data.rows["train"]).sum()),
         "worst": worst_images(scores, image_dice, sources),
-        "training": {"epochs": len(losses), "best_epoch": int(np.argmin(losses)) + 1 if losses else 0},
-        "dataset": {
-            "name": Path(args.dataset).name,
-            "split": "test",
-            "num_rows": len(rows),
-            "num_patients": len(set(patients)),
-            "leak": facts.leak_stamp,
-            "start": read_start(output_dir),
-            "synthetic": all(source.startswith("synthetic") for source in sources),
-            "labels": count_classes(scores, patients),
-        },
-        "command": shlex.join(["python", *sys.argv]),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "weights_sha256": weights_sha256(model),
+        "training": count_epochs(output_dir),
+        **describe_measured(
+            model,
+            rows,
+            facts,
+            name=Path(args.dataset).name,
+            start=read_start(output_dir),
+            labels=count_classes(scores, patients),
+        ),
     }
     where = describe_dataset(results["dataset"])
     cases = draw_cases(model, processor, data, image_dice, args.batch_size)
@@ -99,11 +92,13 @@ def evaluate_segmentation(
         figures = {"cases.png": case_figure(cases, scored_classes(scores), f"Segmentation\n{where}"), **figures}
     if has_controller(history):
         figures["controller.png"] = controller_chart(history, f"Weights of the loss\n{where}")
-    (output_dir / METRICS).unlink(missing_ok=True)
-    write_scores(output_dir / PREDICTIONS, in_fold(scores, np.arange(len(rows)), 0), patients, sources.tolist())
-    save_figures(figures, output_dir)
-    write_text(output_dir / REPORT, segmentation_report(results, figures))
-    write_json(output_dir / METRICS, results)  # last: if it exists, so do the others
+    write = partial(
+        write_scores,
+        scores=in_fold(scores, np.arange(len(rows)), 0),
+        patient_ids=patients,
+        sources=sources.tolist(),
+    )
+    write_measured(output_dir, results, segmentation_report(results, figures), figures, write)
     return results
 
 

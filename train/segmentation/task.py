@@ -22,9 +22,9 @@ from modeling_lumbarclip import (
 )
 from train.checkpoints.loading import find_checkpoint, load_parts, load_processor, read_config
 from train.data.batch_sampler import EpochBatches
-from train.data.image_cache import decode_images, normalise
 from train.data.provenance import DataFacts
 from train.evaluation.checkpoint_scope import fit_scope
+from train.evaluation.features import features_of_rows
 from train.evaluation.statistics.metrics import Array
 from train.objectives.segmentation import SegmentationLoss, SegmentationLossSettings
 from train.reporting.run_report import START_IN_WORDS
@@ -135,10 +135,9 @@ class SegmentationTask(Task):
     def calibrate(self, model: PreTrainedModel) -> None:
         if not hasattr(model, "set_scope"):
             return
-        images = _images_of(self.processor)
 
         def encode(split: str, rows: Dataset) -> Array:
-            return tower_features(model, decode_images(rows, images, show_progress=False), images, self.args.batch_size)
+            return features_of_rows(model, rows, _images_of(self.processor), self.args.batch_size)
 
         fit_scope(model, self.data.rows, self.facts.description["anatomy"], encode)
 
@@ -291,14 +290,3 @@ def _batches(images: MaskedImages, batch_size: int, accelerator: Accelerator) ->
     own = range(accelerator.process_index, len(images), accelerator.num_processes)
     for start in range(0, len(own), batch_size):
         yield images.__getitems__([(0, row) for row in own[start : start + batch_size]])
-
-
-@torch.inference_mode()
-def tower_features(model: Any, images: Tensor, image_processor: LumbarCLIPImageProcessor, batch_size: int) -> Array:
-    """Compute the pooled output z_I of the tower for images (R, S, S). Shape (R, D), float32."""
-    model.eval()
-    features = [
-        model.get_image_features(normalise(batch[:, None], image_processor).to(model.device)).pooler_output
-        for batch in images.split(batch_size)
-    ]
-    return torch.cat(features).float().cpu().numpy()

@@ -34,7 +34,7 @@ PACKAGES = (
 # Settings that may change when a run is resumed, because no trained weight depends on them.
 FREE_SETTINGS = (
     *("resume", "overwrite", "output_dir", "dataset", "num_workers", "save_every", "report_to", "evaluate"),
-    *("baselines", "push_to_hub", "hub_repo_id", "hub_tag", "num_resamples"),
+    *("baselines", "push_to_hub", "hub_repo_id", "hub_tag", "num_resamples", "compare_with"),
 )
 # What runs did before these settings existed, so that older runs and experiments can be resumed.
 BEFORE_SETTINGS = {

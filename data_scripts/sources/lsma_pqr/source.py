@@ -11,12 +11,13 @@ The documents of the set disagree on these names: all are accepted, even mixed. 
 missing. Not used: the points between which heights were measured, polygons (`labels_yolo`) and overlays, which repeat
 the masks.
 
-A slice has the whole note of its patient; for its labels see `StructuredNote.labels_at`. Patients have the same ids as
+A slice has the whole note of its patient; for its labels see `StructuredNote.labels_at`, for its severity, which
+`--grades severity` makes its grade, `StructuredNote.severity_at`. Patients have the same ids as
 in the `mendeley` source, so that splits of both cannot leak into each other.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from data_scripts.sources.lsma_pqr.heights import height_left_over, read_disc_he
 from data_scripts.sources.lsma_pqr.tables import (
     LABEL_NAMES,
     PFIRRMANN_GRADES,
+    SEVERITY_GRADES,
     DiscGrades,
     StructuredNote,
     has_written_notes,
@@ -56,6 +58,7 @@ ABOUT = SourceAbout(
         "RadiologicalNotes.csv, PfirrmannGrade.csv or PfirrmannGrades.csv, IVDHeights.csv"
     ),
     reads_notes=True,
+    kinds_of_grades=("pfirrmann", "severity"),
 )
 NOTES_NAMES = ("structured_notes.csv", "RadiologicalNotes.csv")
 GRADES_NAMES = ("PfirrmannGrade.csv", "PfirrmannGrades.csv")
@@ -81,7 +84,7 @@ class _Layout:
     images: Path
     masks: Path | None
     notes: Path
-    grades: Path | None
+    grades: Path | None  # Pfirrmann's; None also if they are not asked for
     heights: Path | None
 
 
@@ -98,7 +101,7 @@ def describe(options: ReadOptions) -> SourceInfo:
     return SourceInfo(
         about=ABOUT,
         label_names=LABEL_NAMES,
-        grade_names=PFIRRMANN_GRADES if layout.grades else (),
+        grade_names=SEVERITY_GRADES if options.grades == "severity" else PFIRRMANN_GRADES if layout.grades else (),
         mask_names=MASK_NAMES if layout.masks else (),
         report_origin=(
             "radiologist, with spelling corrected by a program of the dataset's authors; a patient's images share it"
@@ -136,7 +139,10 @@ def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
     for name, path in image_of.items():
         note, grades_of_patient = note_of.get(name.patient), grades_of.get(name.patient)
         height_mm = height_of.get((name.patient, name.level))
-        yield _record_or_exclusion(name, path, note, grades_of_patient, masks_of, height_mm)
+        item = _record_or_exclusion(name, path, note, grades_of_patient, masks_of, height_mm)
+        if options.grades == "severity" and isinstance(item, Record) and note is not None:
+            item = replace(item, grade=note.severity_at(name.level))
+        yield item
     for name, of_slice in (masks_of or {}).items():
         if name not in files_of:
             yield from (Exclusion(_source(mask), "mask without an image") for mask in of_slice)
@@ -189,7 +195,7 @@ def _layout(options: ReadOptions) -> _Layout:
         images=raw / "images_png",
         masks=masks if masks.is_dir() else None,
         notes=notes,
-        grades=_either(raw, GRADES_NAMES),
+        grades=None if options.grades == "severity" else _either(raw, GRADES_NAMES),
         heights=_either(raw, (HEIGHTS_NAME,)),
     )
 

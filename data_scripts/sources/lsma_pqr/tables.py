@@ -23,7 +23,8 @@ LABEL_OF_COLUMN = {
 }
 SPASM_COLUMN = "MuscleSpasm"
 LABEL_NAMES = (LOW_BACK_PAIN, *LABEL_OF_COLUMN.values(), NO_FINDING)
-SEVERITIES = ("normal", "mild", "moderate", "severe", "unknown")
+SEVERITY_GRADES = ("normal", "mild", "moderate", "severe")
+SEVERITIES = (*SEVERITY_GRADES, "unknown")
 NERVE_SIDES = ("left", "right", "bilateral", "none")
 PFIRRMANN_GRADES = ("1", "2", "3", "4", "5")
 
@@ -38,6 +39,21 @@ class StructuredNote(Note):
     severity: str = "unknown"  # one of `SEVERITIES`
     findings: tuple[str, ...] = ()  # labels of the columns that hold 1
     levels: tuple[str, ...] = ()  # affected
+
+    def severity_at(self, level: str) -> str | None:
+        """Return the patient's severity for an image at a disc, or for one that shows `several`.
+
+        The table does not say at which disc: it counts at every affected disc, and `normal` at each. None where it is
+        unknown, or `normal` beside a finding.
+
+        Example:
+            >>> note = StructuredNote(where="", severity="severe", findings=("disc bulge",), levels=("L4/L5",))
+            >>> note.severity_at("several"), note.severity_at("L4/L5"), note.severity_at("L5/S1")
+            ('severe', 'severe', None)
+        """
+        if self.severity == "normal":
+            return "normal" if self.labels_at(level) == (NO_FINDING,) else None
+        return self.severity if self.severity in SEVERITY_GRADES and level in ("several", *self.levels) else None
 
     def labels_at(self, level: str) -> tuple[str, ...]:
         """Return the classes of an image at a disc, or of one that shows `several`.

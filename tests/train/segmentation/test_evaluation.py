@@ -45,7 +45,7 @@ def made_mask(patient, height=40, width=28):
     return mask
 
 
-def made_data(num_patients=4, wrong=(), spacing=0.5, pseudo=0):
+def made_data(num_patients=4, wrong=(), spacing=0.5, pseudo=0, grades=None):
     """Two slices a patient, whose grey values are their classes; `wrong` patients show their disc as vertebra."""
     rows = []
     for row in range(2 * num_patients):
@@ -66,6 +66,8 @@ def made_data(num_patients=4, wrong=(), spacing=0.5, pseudo=0):
             }
         )
     dataset = Dataset.from_list(rows).cast_column("mask_origin", ClassLabel(names=["source", "pseudo"]))
+    if grades is not None:
+        dataset = dataset.add_column("grade", grades, feature=ClassLabel(names=["A", "B", "C"]))
     splits = dict.fromkeys(("train", "validation", "test"), dataset)
     return SimpleNamespace(
         class_names=NAMES,
@@ -97,6 +99,21 @@ def test_a_class_that_a_row_does_not_mark_is_not_asked(processor):
     asked = torch.tensor([[True, True, True], [True, True, False]])
     first, second = predict_masks(Reader(), processor, data.rows["test"], 3, asked)
     assert set(np.unique(first)) == {0, 1, 2} and set(np.unique(second)) == {0, 1}
+
+
+def test_dice_is_told_by_grade_where_images_have_grades(processor, tmp_path):
+    data = made_data(wrong=(2,), grades=[0, 0, 0, 0, 2, 2, None, None])  # the wrong patient alone has C
+    metrics = evaluated(data, processor, tmp_path / "run")["metrics"]
+    of_grades = {name: entry["value"] for name, entry in metrics.items() if name.startswith("macro_dice_by_grade/")}
+    assert list(of_grades) == [f"macro_dice_by_grade/{grade}" for grade in "ABC"]
+    assert of_grades["macro_dice_by_grade/A"] > 0.9 > 0.5 > of_grades["macro_dice_by_grade/C"]
+    assert metrics["macro_dice_by_grade/B"] == {"value": None, "low": None, "high": None, "n": 8} | {
+        "reason": "no mask of an image of grade B"
+    }
+    report = (tmp_path / "run" / "report.md").read_text()
+    assert "## Grades" in report and "| C " in report
+    evaluated(made_data(), processor, tmp_path / "without")
+    assert "## Grades" not in (tmp_path / "without" / "report.md").read_text()
 
 
 def test_a_run_leaves_metrics_scores_report_and_worst_cases_first(processor, tmp_path):

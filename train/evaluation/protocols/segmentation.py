@@ -166,6 +166,36 @@ def segmentation_measures(scores: Predictions, patient_ids: Array) -> dict[str, 
     return measures
 
 
+def dice_by_grade(
+    scores: Predictions, patient_ids: Array, grades: Array, grade_names: Sequence[str]
+) -> dict[str, Measure]:
+    """Collect the macro Dice of the images of each grade, as `macro_dice_by_grade/GRADE`.
+
+    The pixels of a volume's images of a grade are pooled. Empty if no image has a grade.
+
+    Args:
+        scores: Of N images.
+        patient_ids: Shape (N,).
+        grades: Indices of `grade_names`; -1 where an image has none. Shape (N,).
+        grade_names: Lowest first.
+
+    Source:
+        arXiv 2604.02502 reports Dice by severity grade; how it averages is not said, and ours.
+    """
+    if not (grades >= 0).any():
+        return {}
+    measures = {}
+    for index, grade in enumerate(grade_names):
+        rows = grades == index
+        of_grade = {name: values[rows] for name, values in scores.items()}
+        nothing = Measure(
+            mean_of_defined, [np.full(len(grades), math.nan)], patient_ids, f"no mask of an image of grade {grade}"
+        )
+        found = segmentation_measures(of_grade, patient_ids[rows]) if rows.any() else {}
+        measures[f"macro_dice_by_grade/{grade}"] = found.get(HEADLINE, nothing)
+    return measures
+
+
 def _pooled(counts: Sequence[Floats], volumes: Array, patient_ids: Array) -> tuple[list[Floats], Array]:
     """Add up the pixels of each volume, NaN where no image of it annotates the class; and name its patient."""
     _, first, volume_of_row = np.unique(volumes, return_index=True, return_inverse=True)

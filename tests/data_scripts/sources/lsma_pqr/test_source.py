@@ -49,6 +49,22 @@ def test_eight_images_of_a_patient_in_every_naming(lsma, names, image_prefixes, 
     np.testing.assert_array_equal(np.asarray(record.load_image()), pixels_of(AXIAL_MASK, 142))
 
 
+def test_the_severity_of_the_notes_may_be_the_grade(lsma):
+    unknown = {**NOTE, "PatientID": "3", "Severity": "unknown"}
+    doubtful = {**NOTE, "PatientID": "4", "Severity": "normal"}  # beside a finding
+    raw = lsma(notes=(NOTE, NORMAL, unknown, doubtful), patients=("0001", "0002", "0003", "0004"))
+    records, exclusions = read(raw, grades="severity")
+    assert exclusions == []  # the table of the other grades is not read
+    found = {(record.patient_id[-4:], record.level): record.grade for record in records}
+    levels = ("L3/L4", "L4/L5", "L5/S1", "several")
+    assert [found["0001", level] for level in levels] == ["moderate", "moderate", None, "moderate"]
+    assert [found["0002", level] for level in levels] == ["normal"] * 4
+    assert [found[patient, level] for patient in ("0003", "0004") for level in levels] == [None] * 8
+    info = lsma_pqr.describe(ReadOptions(raw=raw, grades="severity"))
+    assert info.grade_names == ("normal", "mild", "moderate", "severe")
+    assert all(record_problem(record, info) is None for record in records)
+
+
 class TestMasks:
     @pytest.mark.parametrize("mode", ["L", "P"])
     @pytest.mark.parametrize("offset", [0, 3])

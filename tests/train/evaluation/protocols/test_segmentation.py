@@ -6,6 +6,7 @@ import pytest
 
 from train.evaluation.protocols import segmentation
 from train.evaluation.protocols.segmentation import (
+    dice_by_grade,
     dice_of_images,
     mean_over_classes,
     outline_distances,
@@ -150,3 +151,17 @@ def test_a_damaged_file_is_named(tmp_path):
     path.write_bytes(b"PAR1")
     with pytest.raises(ValueError, match=r"predictions\.parquet cannot be read"):
         read_scores(path)
+
+
+def test_dice_by_grade_is_that_of_its_images(scores):
+    measures = dice_by_grade(scores, PATIENTS, np.array([2, 0, 0]), ["A", "B", "C"])
+    found = {name.partition("/")[2]: measure.value() for name, measure in measures.items()}
+    # A: the missed vertebra and a right one, and a disc of Dice 0.75; C: the first slice of patient a alone.
+    assert found["A"] == pytest.approx(((0 + 1) / 2 + 0.75) / 2) and found["C"] == pytest.approx(0.5)
+    assert (
+        np.isnan(found["B"])
+        and "no mask of an image of grade B" in measures["macro_dice_by_grade/B"].reason_if_undefined
+    )
+    (entry,) = estimates_of({"A": measures["macro_dice_by_grade/A"]}, Resampling(20)).values()
+    assert entry.n == 2
+    assert dice_by_grade(scores, PATIENTS, np.full(3, -1), ["A"]) == {}
