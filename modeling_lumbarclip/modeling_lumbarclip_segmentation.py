@@ -343,7 +343,8 @@ class _DecoderScale(nn.Module):
 
     def __init__(self, beside_width: int, before_width: int, width: int, text_width: int) -> None:
         super().__init__()
-        self.beside = nn.Conv2d(beside_width, width, 1)
+        # A norm of each channel would take a bias away, and the rounding of its gradient would move it at random.
+        self.beside = nn.Conv2d(beside_width, width, 1, bias=before_width == 0)
         self.before = nn.Conv2d(before_width, width, 1, bias=False) if before_width else None
         # At the coarsest scale, a norm of each channel would take away the context, and all of a map with one cell.
         of_a_group = 1 if before_width else CHANNELS_OF_A_GROUP
